@@ -1,0 +1,133 @@
+//! Adam with D-Adaptation.
+//!
+//! ```text
+//! coupled decay:   g <- g + weight_decay*p
+//! N += r * g*s/(sqrt(v)+eps)                                     (old s, old v)
+//! m <- beta1*m + r*gamma*(1-beta1)*g
+//! v <- beta2*v + (1-beta2)*g^2
+//! s <- sqrt(beta2)*s + gamma*(1-sqrt(beta2))*g ;   S += r*|s|
+//! decoupled decay: p <- p - weight_decay*gamma*p
+//! p <- p - m/(sqrt(v)+eps)                                       (new m, new v)
+//! numerator_weighted <- sqrt(beta2)*numerator_weighted + (1-sqrt(beta2))*gamma*N
+//! d_hat = numerator_weighted / ((1-sqrt(beta2))*S)
+//! ```
+//! with `gamma = d*lr*bc`, `bc = sqrt(1-beta2^(k+1))/(1-beta1^(k+1))` or 1, `r` the layer scale,
+//! `m`, `v` the state `exp_avg`, `exp_avg_sq`.
+//!
+//! The two quotients share one division: with `a`, `b` the old and the new denominator,
+//! `q = 1/(a*b)`, `1/a = q*b` and `1/b = q*a` to within 2 units in the last place. The divider is
+//! what limits this kernel in cache. `eps >= 1e-18` keeps `a*b` a normal number in f32.
+//!
+//! Source: arXiv:2301.07733; `dadaptation` 3.2, `dadapt_adam.py`, `DAdaptAdam.step`.
+
+use super::{Cell, Estimate, Init, Rule, Scalars, Slot, decay};
+use crate::kernel::lanes::{LaneElement, Lanes};
+use crate::key::{Key, Options};
+use pulp::Simd;
+
+pub(crate) struct Adam;
+
+impl Rule<8, 3, 2> for Adam {
+    const NAME: &'static str = "adam";
+    const OPTIONS: &'static [(Key, f64)] = &[
+        (Key::Lr, 1.0),
+        (Key::Beta1, 0.9),
+        (Key::Beta2, 0.999),
+        (Key::Eps, 1e-8),
+        (Key::WeightDecay, 0.0),
+        (Key::Decouple, 0.0),
+        (Key::UseBiasCorrection, 0.0),
+        (Key::GrowthRate, f64::INFINITY),
+        (Key::LayerScale, 1.0),
+        (Key::D0, 1e-6),
+    ];
+    const STATE: [Slot; 3] = [
+        Slot { name: "exp_avg", init: Init::Zero },
+        Slot { name: "exp_avg_sq", init: Init::Zero },
+        Slot { name: "s", init: Init::Zero },
+    ];
+    const NEEDS_G0: bool = false;
+
+    fn gamma(scalars: &Scalars) -> f64 {
+        let mut bias_correction = 1.0;
+        if scalars.options.is_on(Key::UseBiasCorrection) {
+            let t = (scalars.k + 1) as f64;
+            let beta1_t = libm::pow(scalars.options.get(Key::Beta1), t);
+            let beta2_t = libm::pow(scalars.options.get(Key::Beta2), t);
+            bias_correction = (1.0 - beta2_t).sqrt() / (1.0 - beta1_t);
+        }
+        scalars.d * scalars.lr * bias_correction
+    }
+
+    fn coeffs(scalars: &Scalars, group: &Options) -> [f64; 8] {
+        let gamma = Self::gamma(scalars);
+        let (beta1, beta2) = (scalars.options.get(Key::Beta1), scalars.options.get(Key::Beta2));
+        let sqrt_beta2 = beta2.sqrt();
+        let weight_decay = group.get(Key::WeightDecay);
+        [
+            beta1,
+            group.get(Key::LayerScale) * gamma * (1.0 - beta1),
+            beta2,
+            1.0 - beta2,
+            sqrt_beta2,
+            gamma * (1.0 - sqrt_beta2),
+            group.get(Key::Eps),
+            if group.is_on(Key::Decouple) { -weight_decay * gamma } else { weight_decay },
+        ]
+    }
+
+    fn weights(_: &Scalars, group: &Options) -> [f64; 2] {
+        [group.get(Key::LayerScale); 2]
+    }
+
+    #[inline(always)]
+    fn lane<S: Simd, E: LaneElement, const DECAY: u8>(
+        lanes: Lanes<S, E>,
+        &[beta1, m_g, beta2, v_g, sqrt_beta2, s_g, eps, decay_p]: &[E::Reg<S>; 8],
+        mut g: E::Reg<S>,
+        (mut p, [m, v, s]): Cell<E, S, 3>,
+        [numerator, s_l1]: [E::Reg<S>; 2],
+    ) -> (Cell<E, S, 3>, [E::Reg<S>; 2]) {
+        if DECAY == decay::COUPLED {
+            g = lanes.mul_add(decay_p, p, g);
+        }
+        let next_m = lanes.flush(lanes.mul_add(beta1, m, lanes.mul(m_g, g)));
+        let next_v = lanes.flush(lanes.mul_add(beta2, v, lanes.mul(lanes.mul(v_g, g), g)));
+        let next_s = lanes.flush(lanes.mul_add(sqrt_beta2, s, lanes.mul(s_g, g)));
+
+        let denom = lanes.add(lanes.sqrt(v), eps);
+        let next_denom = lanes.add(lanes.sqrt(next_v), eps);
+        let inverse = lanes.div(lanes.splat(E::ONE), lanes.mul(denom, next_denom));
+
+        // g*(s/denom) and not (g*s)/denom: the product of two small numbers would underflow.
+        let s_term = lanes.mul(s, lanes.mul(inverse, next_denom));
+        let numerator = lanes.mul_add(g, s_term, numerator);
+        let s_l1 = lanes.add(s_l1, lanes.abs(next_s));
+
+        let step = lanes.mul(next_m, lanes.mul(inverse, denom));
+        if DECAY == decay::DECOUPLED {
+            p = lanes.mul_add(decay_p, p, p);
+        }
+        ((lanes.sub(p, step), [next_m, next_v, next_s]), [numerator, s_l1])
+    }
+
+    fn estimate(
+        scalars: &Scalars,
+        numerator_weighted: &mut f64,
+        &[numerator, s_l1]: &[f64; 2],
+    ) -> Option<Estimate> {
+        if s_l1 == 0.0 {
+            return None;
+        }
+        let sqrt_beta2 = scalars.options.get(Key::Beta2).sqrt();
+        let gamma = Self::gamma(scalars);
+        *numerator_weighted =
+            sqrt_beta2 * *numerator_weighted + (1.0 - sqrt_beta2) * (gamma * numerator);
+        let denominator = (1.0 - sqrt_beta2) * s_l1;
+        Some(Estimate {
+            numerator: *numerator_weighted,
+            denominator,
+            d_hat: *numerator_weighted / denominator,
+        })
+    }
+}

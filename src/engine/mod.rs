@@ -1,0 +1,5 @@
+//! Blocks of many tensors over threads, and sums that no order of them can change.
+
+pub(crate) mod blocks;
+pub(crate) mod exact_sum;
+pub(crate) mod parallel;

@@ -1,0 +1,10 @@
+//! One block on one instruction set: load, lane function, store, partial sums.
+//!
+//! Unsafe code of the pure Rust crate lives here and where the engine hands out disjoint blocks.
+
+pub(crate) mod fp_env;
+pub(crate) mod isa;
+pub(crate) mod lanes;
+pub(crate) mod scan;
+pub(crate) mod sums;
+pub(crate) mod sweep;

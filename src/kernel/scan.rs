@@ -1,0 +1,147 @@
+//! Passes over gradients before a step: is every value finite, and what is their norm.
+
+use super::isa::Token;
+use super::lanes::{LaneElement, Lanes, ROW};
+use super::sums::{Wide, fold};
+use crate::dtype::DType;
+use pulp::{Simd, WithSimd};
+use std::marker::PhantomData;
+use std::slice;
+
+/// A pass over one block of a gradient that yields one number.
+///
+/// # Safety
+/// `g` holds `len` elements of the kernel's type, which nobody writes meanwhile.
+pub(crate) type ScanFn = unsafe fn(Token, g: *const u8, len: usize) -> f64;
+
+/// Yields 0 where all values are finite, else NaN.
+pub(crate) fn finite_fn(dtype: DType) -> ScanFn {
+    match dtype {
+        DType::F32 => scan::<f32, Finite>,
+        DType::F64 => scan::<f64, Finite>,
+    }
+}
+
+/// Yields the sum of squares, formed in f64.
+pub(crate) fn sum_sq_fn(dtype: DType) -> ScanFn {
+    match dtype {
+        DType::F32 => scan::<f32, SumSq>,
+        DType::F64 => scan::<f64, SumSq>,
+    }
+}
+
+/// Index and value of the first that is not finite.
+///
+/// # Safety
+/// As [`ScanFn`], with elements of type `dtype`.
+pub(crate) unsafe fn first_non_finite(
+    dtype: DType,
+    g: *const u8,
+    len: usize,
+) -> Option<(usize, f64)> {
+    fn find<E: LaneElement>(g: &[E]) -> Option<(usize, f64)> {
+        g.iter().map(|x| x.to_f64()).enumerate().find(|(_, x)| !x.is_finite())
+    }
+    match dtype {
+        // SAFETY: this function's own contract.
+        DType::F32 => find(unsafe { elements::<f32>(g, len) }),
+        // SAFETY: this function's own contract.
+        DType::F64 => find(unsafe { elements::<f64>(g, len) }),
+    }
+}
+
+/// Whether some value is not 0. Stops at the first.
+///
+/// # Safety
+/// As [`ScanFn`], with elements of type `dtype`.
+pub(crate) unsafe fn any_nonzero(dtype: DType, x: *const u8, len: usize) -> bool {
+    match dtype {
+        // SAFETY: this function's own contract.
+        DType::F32 => unsafe { elements::<f32>(x, len) }.iter().any(|x| *x != 0.0),
+        // SAFETY: this function's own contract.
+        DType::F64 => unsafe { elements::<f64>(x, len) }.iter().any(|x| *x != 0.0),
+    }
+}
+
+/// # Safety
+/// `from` is aligned and holds `len` elements of type `E` that nobody writes during `'a`.
+unsafe fn elements<'a, E>(from: *const u8, len: usize) -> &'a [E] {
+    // SAFETY: this function's own contract.
+    unsafe { slice::from_raw_parts(from.cast::<E>(), len) }
+}
+
+/// # Safety
+/// As [`ScanFn`], with elements of type `E`.
+unsafe fn scan<E: LaneElement, P: Pass>(token: Token, g: *const u8, len: usize) -> f64 {
+    // SAFETY: this function's own contract.
+    let g = unsafe { elements::<E>(g, len) };
+    token.dispatch(Run::<E, P>(g, PhantomData))
+}
+
+struct Run<'a, E, P>(&'a [E], PhantomData<P>);
+
+impl<E: LaneElement, P: Pass> WithSimd for Run<'_, E, P> {
+    type Output = f64;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) -> f64 {
+        P::run(Lanes::<S, E>::new(simd), self.0)
+    }
+}
+
+trait Pass {
+    fn run<S: Simd, E: LaneElement>(lanes: Lanes<S, E>, g: &[E]) -> f64;
+}
+
+struct Finite;
+
+impl Pass for Finite {
+    /// `0*g` is 0 for a finite `g` and NaN for any other, and a sum keeps a NaN.
+    #[inline(always)]
+    fn run<S: Simd, E: LaneElement>(lanes: Lanes<S, E>, g: &[E]) -> f64 {
+        // Independent sums enough to hide the latency of an addition at one load a cycle.
+        const UNROLL: usize = 8;
+        let step = UNROLL * Lanes::<S, E>::LEN;
+        let zero = lanes.splat(E::ZERO);
+        let mut sums = [zero; UNROLL];
+        let mut chunks = g.chunks_exact(step);
+        for chunk in &mut chunks {
+            for (i, sum) in sums.iter_mut().enumerate() {
+                // SAFETY: the chunk holds UNROLL registers.
+                let x = unsafe { lanes.load(chunk.as_ptr().add(i * Lanes::<S, E>::LEN)) };
+                *sum = lanes.mul_add(x, zero, *sum);
+            }
+        }
+        let mut total = zero;
+        for sum in sums {
+            total = lanes.add(total, sum);
+        }
+        let mut row = [E::ZERO; ROW];
+        // SAFETY: a register has at most 16 elements (`Lanes::new` asserts it).
+        unsafe { lanes.store(row.as_mut_ptr(), total) };
+        let tail = chunks.remainder().iter();
+        row.iter().chain(tail).map(|x| x.to_f64() * 0.0).sum()
+    }
+}
+
+struct SumSq;
+
+impl Pass for SumSq {
+    /// Plain multiplications and additions in f64, which compile to the same roundings everywhere.
+    #[inline(always)]
+    fn run<S: Simd, E: LaneElement>(_: Lanes<S, E>, g: &[E]) -> f64 {
+        let mut wide: Wide = [0.0; ROW];
+        let mut rows = g.chunks_exact(ROW);
+        for row in &mut rows {
+            for lane in 0..ROW {
+                let x = row[lane].to_f64();
+                wide[lane] += x * x;
+            }
+        }
+        for (lane, x) in rows.remainder().iter().enumerate() {
+            let x = x.to_f64();
+            wide[lane] += x * x;
+        }
+        fold(wide)
+    }
+}

@@ -1,0 +1,36 @@
+//! Sums over the virtual 16 lanes: the same bits whatever the width of a register.
+
+use super::lanes::{LaneElement, Lanes, ROW};
+use pulp::Simd;
+
+/// Rows that are summed in the element type before they move on to f64.
+pub(crate) const RUN: usize = 16;
+
+/// One f64 sum a lane.
+pub(crate) type Wide = [f64; ROW];
+
+/// Adds a run's sums, register by register, to the lanes they belong to.
+#[inline(always)]
+pub(crate) fn widen<S: Simd, E: LaneElement>(run: &[E::Reg<S>; ROW], wide: &mut Wide) {
+    let mut row = [E::ZERO; ROW];
+    for (register, lanes) in row.chunks_exact_mut(Lanes::<S, E>::LEN).enumerate() {
+        // SAFETY: `chunks_exact_mut` gives exactly one register's worth of elements.
+        unsafe { lanes.as_mut_ptr().cast::<E::Reg<S>>().write_unaligned(run[register]) };
+    }
+    for lane in 0..ROW {
+        wide[lane] += row[lane].to_f64();
+    }
+}
+
+/// The sum of the lanes, by one fixed tree.
+#[inline(always)]
+pub(crate) fn fold(mut wide: Wide) -> f64 {
+    let mut width = ROW / 2;
+    while width > 0 {
+        for lane in 0..width {
+            wide[lane] += wide[lane + width];
+        }
+        width /= 2;
+    }
+    wide[0]
+}

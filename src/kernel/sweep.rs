@@ -1,0 +1,273 @@
+//! The one pass over a block: parameters and state updated, sums returned.
+
+// Loops over registers index several arrays at once; an iterator over one of them hides that.
+#![allow(clippy::needless_range_loop)]
+
+use super::isa::Token;
+use super::lanes::{LaneElement, Lanes, ROW};
+use super::sums::{RUN, Wide, fold, widen};
+use crate::algorithm::{Algorithm, Init, MAX_COEFFS, MAX_SLOTS, MAX_SUMS, Rule, Visitor, decay};
+use crate::dtype::DType;
+use pulp::{Simd, WithSimd};
+use std::marker::PhantomData;
+use std::ptr;
+
+/// Where a block's arrays start, element type erased. State beyond the algorithm's is null.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Streams {
+    pub(crate) p: *mut u8,
+    pub(crate) g: *const u8,
+    pub(crate) state: [*mut u8; MAX_SLOTS],
+}
+
+/// What a group's blocks have in common in a step.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct GroupPlan {
+    pub(crate) coeffs: [f64; MAX_COEFFS],
+    /// One of [`decay`]'s.
+    pub(crate) decay: u8,
+}
+
+/// Sweeps one block of `len` elements and returns its sums, unweighted.
+///
+/// Where `first`, state that starts as the parameter is set to it before.
+///
+/// # Safety
+/// Every array of `streams` that the algorithm has holds `len` elements of the kernel's type; those
+/// other than `g` may be written by nobody else, and none overlaps another.
+pub(crate) type SweepFn =
+    unsafe fn(Token, &GroupPlan, &Streams, len: usize, first: bool) -> [f64; MAX_SUMS];
+
+/// The kernel of an algorithm and element type, for every instruction set.
+pub(crate) fn sweep_fn(algorithm: Algorithm, dtype: DType) -> SweepFn {
+    struct Pick(DType);
+    impl Visitor for Pick {
+        type Output = SweepFn;
+        fn visit<R, const C: usize, const N: usize, const M: usize>(self) -> SweepFn
+        where
+            R: Rule<C, N, M>,
+        {
+            match self.0 {
+                DType::F32 => sweep::<f32, R, C, N, M>,
+                DType::F64 => sweep::<f64, R, C, N, M>,
+            }
+        }
+    }
+    algorithm.visit(Pick(dtype))
+}
+
+/// # Safety
+/// As [`SweepFn`], with elements of type `E`.
+unsafe fn sweep<E, R, const COEFFS: usize, const SLOTS: usize, const SUMS: usize>(
+    token: Token,
+    plan: &GroupPlan,
+    streams: &Streams,
+    len: usize,
+    first: bool,
+) -> [f64; MAX_SUMS]
+where
+    E: LaneElement,
+    R: Rule<COEFFS, SLOTS, SUMS>,
+{
+    let mut state = [ptr::null_mut::<E>(); SLOTS];
+    for (slot, from) in state.iter_mut().zip(streams.state) {
+        *slot = from.cast();
+    }
+    let arrays = Arrays { p: streams.p.cast::<E>(), g: streams.g.cast::<E>(), state };
+    if first {
+        for (slot, to) in R::STATE.iter().zip(state) {
+            if slot.init == Init::Parameter {
+                // SAFETY: both hold `len` elements and do not overlap, by the caller's contract.
+                unsafe { ptr::copy_nonoverlapping(arrays.p, to, len) };
+            }
+        }
+    }
+    let mut coeffs = [E::ZERO; COEFFS];
+    for (coeff, from) in coeffs.iter_mut().zip(plan.coeffs) {
+        *coeff = E::from_f64(from);
+    }
+    let sums = match plan.decay {
+        decay::NONE => {
+            // SAFETY: this function's own contract is the kernel's.
+            let kernel = unsafe {
+                Kernel::<E, R, COEFFS, SLOTS, SUMS, { decay::NONE }>::new(coeffs, arrays, len)
+            };
+            token.dispatch(kernel)
+        }
+        decay::COUPLED => {
+            // SAFETY: as above.
+            let kernel = unsafe {
+                Kernel::<E, R, COEFFS, SLOTS, SUMS, { decay::COUPLED }>::new(coeffs, arrays, len)
+            };
+            token.dispatch(kernel)
+        }
+        _ => {
+            // SAFETY: as above.
+            let kernel = unsafe {
+                Kernel::<E, R, COEFFS, SLOTS, SUMS, { decay::DECOUPLED }>::new(coeffs, arrays, len)
+            };
+            token.dispatch(kernel)
+        }
+    };
+    let mut out = [0.0; MAX_SUMS];
+    out[..SUMS].copy_from_slice(&sums);
+    out
+}
+
+#[derive(Clone, Copy)]
+struct Arrays<E, const SLOTS: usize> {
+    p: *mut E,
+    g: *const E,
+    state: [*mut E; SLOTS],
+}
+
+/// A block of one algorithm, element type and kind of decay, yet to meet an instruction set.
+struct Kernel<E, R, const COEFFS: usize, const SLOTS: usize, const SUMS: usize, const DECAY: u8> {
+    coeffs: [E; COEFFS],
+    arrays: Arrays<E, SLOTS>,
+    len: usize,
+    rule: PhantomData<R>,
+}
+
+impl<E, R, const COEFFS: usize, const SLOTS: usize, const SUMS: usize, const DECAY: u8>
+    Kernel<E, R, COEFFS, SLOTS, SUMS, DECAY>
+where
+    E: LaneElement,
+    R: Rule<COEFFS, SLOTS, SUMS>,
+{
+    /// # Safety
+    /// Until the kernel has run, `arrays` hold `len` elements each, none overlaps another, and
+    /// nobody else writes them or, but for `g`, reads them.
+    unsafe fn new(coeffs: [E; COEFFS], arrays: Arrays<E, SLOTS>, len: usize) -> Self {
+        Kernel { coeffs, arrays, len, rule: PhantomData }
+    }
+
+    /// One row: 16 elements from `at` on, in as many registers as they take.
+    ///
+    /// # Safety
+    /// `arrays` hold 16 elements from `at` on, as [`new`](Kernel::new) says of them.
+    #[inline(always)]
+    unsafe fn row<S: Simd>(
+        lanes: Lanes<S, E>,
+        coeffs: &[E::Reg<S>; COEFFS],
+        arrays: &Arrays<E, SLOTS>,
+        at: usize,
+        run: &mut [[E::Reg<S>; ROW]; SUMS],
+    ) {
+        for register in 0..Lanes::<S, E>::PER_ROW {
+            let at = at + register * Lanes::<S, E>::LEN;
+            // SAFETY: `register` counts the registers of the row, which the arrays hold.
+            unsafe {
+                let p = lanes.load(arrays.p.add(at));
+                let g = lanes.load(arrays.g.add(at));
+                let mut state = [p; SLOTS];
+                let mut sums = [p; SUMS];
+                for slot in 0..SLOTS {
+                    state[slot] = lanes.load(arrays.state[slot].add(at));
+                }
+                for sum in 0..SUMS {
+                    sums[sum] = run[sum][register];
+                }
+                let ((p, state), sums) = R::lane::<S, E, DECAY>(lanes, coeffs, g, (p, state), sums);
+                lanes.store(arrays.p.add(at), p);
+                for slot in 0..SLOTS {
+                    // What starts as the parameter stays what it was: only read.
+                    if matches!(R::STATE[slot].init, Init::Zero) {
+                        lanes.store(arrays.state[slot].add(at), state[slot]);
+                    }
+                }
+                for sum in 0..SUMS {
+                    run[sum][register] = sums[sum];
+                }
+            }
+        }
+    }
+
+    /// The last, shorter row, in arrays of its own that zeros fill up: they add nothing to a sum.
+    ///
+    /// # Safety
+    /// `arrays` hold `len < 16` elements from `at` on, as [`new`](Kernel::new) says of them.
+    #[inline(always)]
+    unsafe fn tail<S: Simd>(
+        lanes: Lanes<S, E>,
+        coeffs: &[E::Reg<S>; COEFFS],
+        arrays: &Arrays<E, SLOTS>,
+        at: usize,
+        len: usize,
+        run: &mut [[E::Reg<S>; ROW]; SUMS],
+    ) {
+        let (mut p, mut g, mut state) = ([E::ZERO; ROW], [E::ZERO; ROW], [[E::ZERO; ROW]; SLOTS]);
+        // SAFETY: `len` elements from `at` on are the caller's promise; the copies hold 16.
+        unsafe {
+            ptr::copy_nonoverlapping(arrays.p.add(at), p.as_mut_ptr(), len);
+            ptr::copy_nonoverlapping(arrays.g.add(at), g.as_mut_ptr(), len);
+            for (slot, copy) in state.iter_mut().enumerate() {
+                ptr::copy_nonoverlapping(arrays.state[slot].add(at), copy.as_mut_ptr(), len);
+            }
+        }
+        let mut pointers = [ptr::null_mut(); SLOTS];
+        for (pointer, copy) in pointers.iter_mut().zip(&mut state) {
+            *pointer = copy.as_mut_ptr();
+        }
+        let copies = Arrays { p: p.as_mut_ptr(), g: g.as_mut_ptr().cast_const(), state: pointers };
+        // SAFETY: the copies hold 16 elements and are this function's own.
+        unsafe { Self::row(lanes, coeffs, &copies, 0, run) };
+        // SAFETY: as for the copies in; a slot that is only read is written back unchanged.
+        unsafe {
+            ptr::copy_nonoverlapping(copies.p, arrays.p.add(at), len);
+            for slot in 0..SLOTS {
+                ptr::copy_nonoverlapping(copies.state[slot], arrays.state[slot].add(at), len);
+            }
+        }
+    }
+}
+
+impl<E, R, const COEFFS: usize, const SLOTS: usize, const SUMS: usize, const DECAY: u8> WithSimd
+    for Kernel<E, R, COEFFS, SLOTS, SUMS, DECAY>
+where
+    E: LaneElement,
+    R: Rule<COEFFS, SLOTS, SUMS>,
+{
+    type Output = [f64; SUMS];
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) -> [f64; SUMS] {
+        let Kernel { coeffs: scalars, arrays, len, .. } = self;
+        let lanes = Lanes::<S, E>::new(simd);
+        let zero = lanes.splat(E::ZERO);
+        let mut coeffs = [zero; COEFFS];
+        for i in 0..COEFFS {
+            coeffs[i] = lanes.splat(scalars[i]);
+        }
+        let mut wide: [Wide; SUMS] = [[0.0; ROW]; SUMS];
+        let rows = len / ROW;
+        let mut row = 0;
+        while row < rows {
+            let end = rows.min(row + RUN);
+            let mut run = [[zero; ROW]; SUMS];
+            while row < end {
+                // SAFETY: `row < len/16`, so 16 elements from there on lie within the arrays that
+                // `new`'s caller vouched for.
+                unsafe { Self::row(lanes, &coeffs, &arrays, row * ROW, &mut run) };
+                row += 1;
+            }
+            for sum in 0..SUMS {
+                widen::<S, E>(&run[sum], &mut wide[sum]);
+            }
+        }
+        if !len.is_multiple_of(ROW) {
+            let mut run = [[zero; ROW]; SUMS];
+            // SAFETY: what is left after whole rows, within the arrays that `new`'s caller vouched
+            // for.
+            unsafe { Self::tail(lanes, &coeffs, &arrays, rows * ROW, len % ROW, &mut run) };
+            for sum in 0..SUMS {
+                widen::<S, E>(&run[sum], &mut wide[sum]);
+            }
+        }
+        let mut sums = [0.0; SUMS];
+        for sum in 0..SUMS {
+            sums[sum] = fold(wide[sum]);
+        }
+        sums
+    }
+}

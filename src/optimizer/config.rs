@@ -1,0 +1,219 @@
+//! What an optimizer is made from: algorithm, groups, options.
+
+use super::check_scope;
+use crate::algorithm::{Algorithm, Descriptor};
+use crate::error::{Error, Result};
+use crate::kernel::isa::Isa;
+use crate::key::{Key, Options, Scope};
+
+/// Environment variable for the default of `num_threads`.
+pub const NUM_THREADS_ENV: &str = "DADAPT_NUM_THREADS";
+
+/// Index of a group. There is always a [`FIRST`](GroupId::FIRST).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct GroupId(usize);
+
+impl GroupId {
+    /// The group that every configuration starts with.
+    pub const FIRST: GroupId = GroupId(0);
+
+    /// The group of that index, which need not exist yet.
+    pub const fn new(index: usize) -> Self {
+        GroupId(index)
+    }
+
+    /// Its index, counted from 0.
+    pub const fn index(self) -> usize {
+        self.0
+    }
+}
+
+/// The options of the optimizer and of its groups.
+#[derive(Clone, Debug)]
+pub(super) struct Settings {
+    /// The optimizer's own, and what a new group starts with.
+    common: Options,
+    groups: Vec<Options>,
+}
+
+impl Settings {
+    pub(super) fn optimizer(&self) -> &Options {
+        &self.common
+    }
+
+    pub(super) fn group(&self, group: usize) -> &Options {
+        &self.groups[group]
+    }
+
+    pub(super) fn groups(&self) -> usize {
+        self.groups.len()
+    }
+
+    pub(super) fn add_group(&mut self) -> GroupId {
+        self.groups.push(self.common);
+        GroupId(self.groups.len() - 1)
+    }
+
+    fn options(&self, group: Option<GroupId>) -> Result<&Options> {
+        match group {
+            None => Ok(&self.common),
+            Some(id) => self.groups.get(id.0).ok_or_else(|| id.unknown(self.groups.len())),
+        }
+    }
+
+    pub(super) fn get(
+        &self,
+        descriptor: &Descriptor,
+        group: Option<GroupId>,
+        key: Key,
+    ) -> Result<f64> {
+        require(descriptor, key)?;
+        let group = group.filter(|_| key.scope() == Scope::Group);
+        Ok(self.options(group)?.get(key))
+    }
+
+    pub(super) fn set(
+        &mut self,
+        descriptor: &Descriptor,
+        group: Option<GroupId>,
+        key: Key,
+        value: f64,
+    ) -> Result<()> {
+        require(descriptor, key)?;
+        self.options(group)?;
+        check_scope(key, group)?;
+        key.check(value)?;
+        match group {
+            Some(id) => self.groups[id.0].set(key, value),
+            None => {
+                self.common.set(key, value);
+                self.groups.iter_mut().for_each(|group| group.set(key, value));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn require(descriptor: &Descriptor, key: Key) -> Result<()> {
+    if descriptor.has(key) {
+        return Ok(());
+    }
+    Err(Error::KeyNotForAlgorithm { key, algorithm: descriptor.name })
+}
+
+/// What an [`Optimizer`](crate::Optimizer) is made from. Starts with the reference's defaults and
+/// one group.
+///
+/// ```
+/// use dadapt::{Algorithm, Config, Key};
+///
+/// let mut config = Config::new(Algorithm::Adam);
+/// config.set(Key::WeightDecay, 0.01)?.set(Key::Decouple, true)?;
+/// let biases = config.add_group();
+/// config.set_group(biases, Key::WeightDecay, 0.0)?;
+/// # Ok::<(), dadapt::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Config {
+    algorithm: Algorithm,
+    settings: Settings,
+}
+
+impl Config {
+    /// The algorithm's defaults, which are the reference package's.
+    pub fn new(algorithm: Algorithm) -> Self {
+        let mut common = Options::new();
+        for (key, default) in algorithm.options() {
+            common.set(*key, *default);
+        }
+        Config { algorithm, settings: Settings { common, groups: vec![common] } }
+    }
+
+    /// The algorithm.
+    pub fn algorithm(&self) -> Algorithm {
+        self.algorithm
+    }
+
+    /// Groups there are.
+    pub fn groups(&self) -> usize {
+        self.settings.groups()
+    }
+
+    /// Adds a group with the options that were set for all groups.
+    pub fn add_group(&mut self) -> GroupId {
+        self.settings.add_group()
+    }
+
+    /// Sets an option for the optimizer, or for all groups, those to come included.
+    ///
+    /// Switches take a `bool`, choices an [`Isa`] or a [`NonFinite`](crate::NonFinite).
+    ///
+    /// # Errors
+    /// [`Error::KeyNotForAlgorithm`]; [`Error::OutOfBounds`], which NaN always is. Nothing is
+    /// changed by an error.
+    pub fn set(&mut self, key: Key, value: impl Into<f64>) -> Result<&mut Self> {
+        self.settings.set(&self.algorithm.descriptor(), None, key, value.into())?;
+        Ok(self)
+    }
+
+    /// Sets a group's option.
+    ///
+    /// # Errors
+    /// As [`set`](Self::set); [`Error::UnknownGroup`]; [`Error::NotPerGroup`].
+    pub fn set_group(
+        &mut self,
+        group: GroupId,
+        key: Key,
+        value: impl Into<f64>,
+    ) -> Result<&mut Self> {
+        self.settings.set(&self.algorithm.descriptor(), Some(group), key, value.into())?;
+        Ok(self)
+    }
+
+    /// An option of the optimizer, or of all groups as set for those to come.
+    ///
+    /// # Errors
+    /// [`Error::KeyNotForAlgorithm`].
+    pub fn get(&self, key: Key) -> Result<f64> {
+        self.settings.get(&self.algorithm.descriptor(), None, key)
+    }
+
+    /// An option of a group.
+    ///
+    /// # Errors
+    /// [`Error::KeyNotForAlgorithm`], [`Error::UnknownGroup`].
+    pub fn get_group(&self, group: GroupId, key: Key) -> Result<f64> {
+        self.settings.get(&self.algorithm.descriptor(), Some(group), key)
+    }
+
+    pub(super) fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// The instruction set that is forced, by option before environment, or the widest.
+    pub(super) fn isa(&self) -> Result<Isa> {
+        let code = self.settings.common.get(Key::Isa);
+        match Isa::ALL.into_iter().find(|isa| f64::from(*isa) == code) {
+            Some(isa) => Ok(isa),
+            None => Isa::from_env(),
+        }
+    }
+
+    /// The thread count by option before environment; 0 takes rayon's current pool.
+    pub(super) fn num_threads(&self) -> Result<usize> {
+        let threads = self.settings.common.get(Key::NumThreads);
+        if threads > 0.0 {
+            return Ok(threads as usize);
+        }
+        let Ok(value) = std::env::var(NUM_THREADS_ENV) else { return Ok(0) };
+        match value.parse() {
+            Ok(threads) if Key::NumThreads.bounds().contain(threads) => Ok(threads as usize),
+            _ if value.is_empty() => Ok(0),
+            _ => Err(Error::Environment {
+                name: NUM_THREADS_ENV,
+                value,
+                expected: "a whole number from 0 to 4096",
+            }),
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! The recurrences again, in plain f64: slow, obvious, and sharing nothing with `src/`.
+//!
+//! A test replays gradients through an [`Oracle`] and compares. What it computes follows the papers
+//! (arXiv:2301.07733, arXiv:2306.06101) and the Python packages, with this crate's deliberate
+//! differences: a group at lr = 0 is frozen and enters no sum, decay, momentum, eps and `decouple`
+//! belong to the group, SGD has a layer scale, gradients are never written, and a step that makes no
+//! progress changes nothing at all.
+//!
+//! A new algorithm is a file with a `const ALGORITHM`, and an entry of [`ALGORITHMS`].
+
+#![allow(dead_code)] // every integration test includes this module and uses its own part of it
+
+mod adam;
+mod sgd;
+mod sum;
+
+/// All of them; the names are those of the golden files.
+pub const ALGORITHMS: &[Algorithm] = &[adam::ALGORITHM, sgd::ALGORITHM];
+
+/// For each tensor its gradient, or none.
+type Gradients<'a> = [Option<&'a [f64]>];
+
+/// One recurrence.
+#[derive(Clone, Copy)]
+pub struct Algorithm {
+    pub name: &'static str,
+    /// Changes the neutral defaults of [`Shared`] and [`Group`] where the algorithm has its own.
+    defaults: fn(&mut Shared, &mut Group),
+    /// One step with the given largest lr. False means no progress, and the caller undoes it all.
+    step: fn(&mut Oracle, &Gradients, f64) -> bool,
+}
+
+impl Algorithm {
+    pub fn named(name: &str) -> Self {
+        let found = ALGORITHMS.iter().find(|algorithm| algorithm.name == name);
+        *found.unwrap_or_else(|| panic!("the oracle has no algorithm {name:?}"))
+    }
+}
+
+/// Options of the optimizer as a whole.
+#[derive(Clone, Debug)]
+pub struct Shared {
+    pub d0: f64,
+    pub growth_rate: f64,
+    pub beta1: f64,
+    pub beta2: f64,
+    pub use_bias_correction: bool,
+}
+
+/// Options of one group.
+#[derive(Clone, Debug)]
+pub struct Group {
+    pub lr: f64,
+    pub weight_decay: f64,
+    pub eps: f64,
+    pub layer_scale: f64,
+    pub momentum: f64,
+    pub decouple: bool,
+}
+
+/// A parameter and its state. Slots that the algorithm does not use stay zero.
+#[derive(Clone, Debug)]
+pub struct Tensor {
+    pub group: usize,
+    pub p: Vec<f64>,
+    /// Whether it has ever had a gradient in a step that made progress.
+    pub started: bool,
+    /// First moment, `exp_avg`.
+    pub m: Vec<f64>,
+    /// Second moment, `exp_avg_sq`.
+    pub v: Vec<f64>,
+    /// The weighted sum of gradients.
+    pub s: Vec<f64>,
+    /// The parameter at its first gradient.
+    pub x0: Vec<f64>,
+}
+
+/// An optimizer. Everything is public: a test may read or set what it likes.
+#[derive(Clone)]
+pub struct Oracle {
+    pub algorithm: Algorithm,
+    pub shared: Shared,
+    pub groups: Vec<Group>,
+    pub tensors: Vec<Tensor>,
+    pub d: f64,
+    /// Steps that made progress.
+    pub k: u64,
+    /// `numerator_weighted`: Adam's moving average, SGD's running total.
+    pub numerator: f64,
+    /// What divided in the last step that made progress.
+    pub denominator: f64,
+    /// The estimate of that step, before `growth_rate` and the maximum with the old d.
+    pub d_hat: f64,
+    /// SGD's norm of the first gradient.
+    pub g0: f64,
+}
+
+impl Oracle {
+    /// An optimizer with `groups` groups of default options and no tensor.
+    pub fn new(algorithm: Algorithm, groups: usize) -> Self {
+        let mut shared = Shared {
+            d0: 1e-6,
+            growth_rate: f64::INFINITY,
+            beta1: 0.0,
+            beta2: 0.0,
+            use_bias_correction: false,
+        };
+        let mut group = Group {
+            lr: 1.0,
+            weight_decay: 0.0,
+            eps: 0.0,
+            layer_scale: 1.0,
+            momentum: 0.0,
+            decouple: false,
+        };
+        (algorithm.defaults)(&mut shared, &mut group);
+        Self {
+            algorithm,
+            d: shared.d0,
+            shared,
+            groups: vec![group; groups],
+            tensors: Vec::new(),
+            k: 0,
+            numerator: 0.0,
+            denominator: 0.0,
+            d_hat: f64::NAN,
+            g0: 0.0,
+        }
+    }
+
+    /// Sets an option by the reference's name; `None` means every group. Flags are 0 or 1.
+    pub fn set(&mut self, group: Option<usize>, option: &str, value: f64) {
+        match option {
+            "d0" => {
+                assert_eq!(self.k, 0, "d0 is where d starts");
+                (self.shared.d0, self.d) = (value, value);
+            }
+            "growth_rate" => self.shared.growth_rate = value,
+            "beta1" => self.shared.beta1 = value,
+            "beta2" => self.shared.beta2 = value,
+            "use_bias_correction" => self.shared.use_bias_correction = value != 0.0,
+            _ => {
+                let chosen = match group {
+                    Some(index) => &mut self.groups[index..=index],
+                    None => &mut self.groups[..],
+                };
+                for group in chosen {
+                    match option {
+                        "lr" => group.lr = value,
+                        "weight_decay" => group.weight_decay = value,
+                        "eps" => group.eps = value,
+                        "layer_scale" => group.layer_scale = value,
+                        "momentum" => group.momentum = value,
+                        "decouple" => group.decouple = value != 0.0,
+                        _ => panic!("the oracle has no option {option:?}"),
+                    }
+                }
+            }
+        }
+    }
+
+    /// Adds a tensor; the order of these calls is the order of gradients in [`Oracle::step`].
+    pub fn add(&mut self, group: usize, p: Vec<f64>) {
+        assert!(group < self.groups.len(), "no group {group}");
+        let zero = vec![0.0; p.len()];
+        self.tensors.push(Tensor {
+            group,
+            p,
+            started: false,
+            m: zero.clone(),
+            v: zero.clone(),
+            s: zero.clone(),
+            x0: zero,
+        });
+    }
+
+    /// One step with a gradient, or none, for each tensor. Returns d as the step left it.
+    pub fn step(&mut self, gradients: &Gradients) -> f64 {
+        assert_eq!(gradients.len(), self.tensors.len(), "one entry a tensor");
+        for (tensor, gradient) in self.tensors.iter().zip(gradients) {
+            assert!(gradient.is_none_or(|g| g.len() == tensor.p.len()), "a length differs");
+        }
+        let lr = self.groups.iter().fold(0.0, |most: f64, group| most.max(group.lr));
+        assert!(self.groups.iter().all(|group| group.lr == lr || group.lr == 0.0), "unequal lrs");
+
+        let before = self.clone();
+        if lr == 0.0 || !(self.algorithm.step)(self, gradients, lr) {
+            *self = before;
+        }
+        self.d
+    }
+
+    /// The tensors that take part in a step, each with its gradient and its group.
+    fn active<'a>(
+        tensors: &'a mut [Tensor],
+        groups: &'a [Group],
+        gradients: &'a Gradients,
+    ) -> impl Iterator<Item = (&'a mut Tensor, &'a [f64], &'a Group)> {
+        tensors.iter_mut().zip(gradients).filter_map(|(tensor, gradient)| {
+            let group = &groups[tensor.group];
+            gradient.filter(|_| group.lr > 0.0).map(|g| (tensor, g, group))
+        })
+    }
+
+    /// Ends a step that made progress: d grows to the estimate, as far as `growth_rate` allows.
+    fn finish(&mut self, d_hat: f64) {
+        self.d_hat = d_hat;
+        self.k += 1;
+        // False for a NaN, which therefore leaves d alone.
+        if d_hat > self.d {
+            self.d = d_hat.min(self.d * self.shared.growth_rate);
+        }
+    }
+}
