@@ -91,9 +91,9 @@ impl Rule<8, 3, 2> for Adam {
         if DECAY == decay::COUPLED {
             g = lanes.mul_add(decay_p, p, g);
         }
-        let next_m = lanes.flush(lanes.mul_add(beta1, m, lanes.mul(m_g, g)));
-        let next_v = lanes.flush(lanes.mul_add(beta2, v, lanes.mul(lanes.mul(v_g, g), g)));
-        let next_s = lanes.flush(lanes.mul_add(sqrt_beta2, s, lanes.mul(s_g, g)));
+        let next_m = lanes.decay(beta1, m, m_g, g);
+        let next_v = lanes.decay(beta2, v, lanes.mul(v_g, g), g);
+        let next_s = lanes.decay(sqrt_beta2, s, s_g, g);
 
         let denom = lanes.add(lanes.sqrt(v), eps);
         let next_denom = lanes.add(lanes.sqrt(next_v), eps);
@@ -104,11 +104,11 @@ impl Rule<8, 3, 2> for Adam {
         let numerator = lanes.mul_add(g, s_term, numerator);
         let s_l1 = lanes.add(s_l1, lanes.abs(next_s));
 
-        let step = lanes.mul(next_m, lanes.mul(inverse, denom));
         if DECAY == decay::DECOUPLED {
             p = lanes.mul_add(decay_p, p, p);
         }
-        ((lanes.sub(p, step), [next_m, next_v, next_s]), [numerator, s_l1])
+        let next_p = lanes.negate_mul_add(next_m, lanes.mul(inverse, denom), p);
+        ((next_p, [next_m, next_v, next_s]), [numerator, s_l1])
     }
 
     fn estimate(

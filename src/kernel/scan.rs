@@ -142,6 +142,6 @@ impl Pass for SumSq {
             let x = x.to_f64();
             wide[lane] += x * x;
         }
-        fold(wide)
+        fold(&wide)
     }
 }

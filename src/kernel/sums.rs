@@ -3,8 +3,9 @@
 use super::lanes::{LaneElement, Lanes, ROW};
 use pulp::Simd;
 
-/// Rows that are summed in the element type before they move on to f64.
-pub(crate) const RUN: usize = 16;
+/// Rows that are summed in the element type before they move on to f64. In f32 a lane's sum of 32
+/// terms is off by less than 2e-6 of their absolute sum, and typically by 2e-7.
+pub(crate) const RUN: usize = 32;
 
 /// One f64 sum a lane.
 pub(crate) type Wide = [f64; ROW];
@@ -23,8 +24,11 @@ pub(crate) fn widen<S: Simd, E: LaneElement>(run: &[E::Reg<S>; ROW], wide: &mut 
 }
 
 /// The sum of the lanes, by one fixed tree.
-#[inline(always)]
-pub(crate) fn fold(mut wide: Wide) -> f64 {
+// Not inlined, which keeps `wide` in memory, lane by lane: left to see the tree, LLVM pairs the
+// lanes for it and shuffles in every run.
+#[inline(never)]
+pub(crate) fn fold(wide: &Wide) -> f64 {
+    let mut wide = *wide;
     let mut width = ROW / 2;
     while width > 0 {
         for lane in 0..width {

@@ -145,18 +145,20 @@ where
     /// One row: 16 elements from `at` on, in as many registers as they take.
     ///
     /// # Safety
-    /// `arrays` hold 16 elements from `at` on, as [`new`](Kernel::new) says of them.
+    /// `arrays` hold 16 elements from `at` on, as [`new`](Kernel::new) says of them; `coeffs` can be
+    /// read.
     #[inline(always)]
     unsafe fn row<S: Simd>(
         lanes: Lanes<S, E>,
-        coeffs: &[E::Reg<S>; COEFFS],
+        coeffs: *const [E::Reg<S>; COEFFS],
         arrays: &Arrays<E, SLOTS>,
         at: usize,
         run: &mut [[E::Reg<S>; ROW]; SUMS],
     ) {
         for register in 0..Lanes::<S, E>::PER_ROW {
             let at = at + register * Lanes::<S, E>::LEN;
-            // SAFETY: `register` counts the registers of the row, which the arrays hold.
+            // SAFETY: `register` counts the registers of the row, which the arrays hold; `coeffs` is the
+            // caller's promise.
             unsafe {
                 let p = lanes.load(arrays.p.add(at));
                 let g = lanes.load(arrays.g.add(at));
@@ -168,7 +170,8 @@ where
                 for sum in 0..SUMS {
                     sums[sum] = run[sum][register];
                 }
-                let ((p, state), sums) = R::lane::<S, E, DECAY>(lanes, coeffs, g, (p, state), sums);
+                let ((p, state), sums) =
+                    R::lane::<S, E, DECAY>(lanes, &*coeffs, g, (p, state), sums);
                 lanes.store(arrays.p.add(at), p);
                 for slot in 0..SLOTS {
                     // What starts as the parameter stays what it was: only read.
@@ -186,11 +189,12 @@ where
     /// The last, shorter row, in arrays of its own that zeros fill up: they add nothing to a sum.
     ///
     /// # Safety
-    /// `arrays` hold `len < 16` elements from `at` on, as [`new`](Kernel::new) says of them.
+    /// `arrays` hold `len < 16` elements from `at` on, as [`new`](Kernel::new) says of them;
+    /// `coeffs` can be read.
     #[inline(always)]
     unsafe fn tail<S: Simd>(
         lanes: Lanes<S, E>,
-        coeffs: &[E::Reg<S>; COEFFS],
+        coeffs: *const [E::Reg<S>; COEFFS],
         arrays: &Arrays<E, SLOTS>,
         at: usize,
         len: usize,
@@ -210,7 +214,8 @@ where
             *pointer = copy.as_mut_ptr();
         }
         let copies = Arrays { p: p.as_mut_ptr(), g: g.as_mut_ptr().cast_const(), state: pointers };
-        // SAFETY: the copies hold 16 elements and are this function's own.
+        // SAFETY: the copies hold 16 elements and are this function's own; `coeffs` is the caller's
+        // promise.
         unsafe { Self::row(lanes, coeffs, &copies, 0, run) };
         // SAFETY: as for the copies in; a slot that is only read is written back unchanged.
         unsafe {
@@ -239,6 +244,11 @@ where
         for i in 0..COEFFS {
             coeffs[i] = lanes.splat(scalars[i]);
         }
+        // With 16 registers there is no room for coefficients: they are operands from memory, and
+        // the registers hold sums. LLVM would rather keep coefficients and spill the sums, so where
+        // they are is hidden from it. (Worth 8 % of Adam in cache.)
+        let coeffs: *const _ =
+            if S::REGISTER_COUNT <= 16 { std::hint::black_box(&coeffs) } else { &coeffs };
         let mut wide: [Wide; SUMS] = [[0.0; ROW]; SUMS];
         let rows = len / ROW;
         let mut row = 0;
@@ -247,8 +257,8 @@ where
             let mut run = [[zero; ROW]; SUMS];
             while row < end {
                 // SAFETY: `row < len/16`, so 16 elements from there on lie within the arrays that
-                // `new`'s caller vouched for.
-                unsafe { Self::row(lanes, &coeffs, &arrays, row * ROW, &mut run) };
+                // `new`'s caller vouched for; `coeffs` points to a local.
+                unsafe { Self::row(lanes, coeffs, &arrays, row * ROW, &mut run) };
                 row += 1;
             }
             for sum in 0..SUMS {
@@ -258,15 +268,15 @@ where
         if !len.is_multiple_of(ROW) {
             let mut run = [[zero; ROW]; SUMS];
             // SAFETY: what is left after whole rows, within the arrays that `new`'s caller vouched
-            // for.
-            unsafe { Self::tail(lanes, &coeffs, &arrays, rows * ROW, len % ROW, &mut run) };
+            // for; `coeffs` points to a local.
+            unsafe { Self::tail(lanes, coeffs, &arrays, rows * ROW, len % ROW, &mut run) };
             for sum in 0..SUMS {
                 widen::<S, E>(&run[sum], &mut wide[sum]);
             }
         }
         let mut sums = [0.0; SUMS];
         for sum in 0..SUMS {
-            sums[sum] = fold(wide[sum]);
+            sums[sum] = fold(&wide[sum]);
         }
         sums
     }

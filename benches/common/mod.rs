@@ -1,0 +1,58 @@
+//! One optimizer over one tensor, and what its memory is measured against.
+
+pub mod streams;
+
+use dadapt::{Algorithm, Config, DType, GroupId, Key, NonFinite, Optimizer, TensorId, TensorStep};
+use streams::Arrays;
+
+/// An optimizer over one f32 tensor, and the arrays of its step.
+pub struct Case {
+    optimizer: Optimizer,
+    tensor: TensorId,
+    p: Vec<f32>,
+    g: Vec<f32>,
+}
+
+impl Case {
+    /// `d` is held, so that a gradient that never changes does not drive it off.
+    pub fn new(algorithm: Algorithm, len: usize, threads: usize, non_finite: NonFinite) -> Self {
+        let mut config = Config::new(algorithm);
+        let set = |config: &mut Config| -> dadapt::Result<()> {
+            config.set(Key::NumThreads, threads as u32)?;
+            config.set(Key::NonFinite, non_finite)?;
+            config.set(Key::GrowthRate, 1.0)?;
+            Ok(())
+        };
+        set(&mut config).expect("the values are within bounds");
+        let mut optimizer = Optimizer::new(&config).expect("what the environment asks for is here");
+        let tensor =
+            optimizer.add_tensor(GroupId::FIRST, "p", DType::F32, len).expect("memory is there");
+        let g = (0..len).map(|i| 1e-2 * ((i * 7919 % 1000) as f32 - 499.5)).collect();
+        let mut case = Case { optimizer, tensor, p: vec![1.0; len], g };
+        case.step();
+        case
+    }
+
+    pub fn step(&mut self) {
+        let tensor = TensorStep::new(self.tensor, &mut self.p, &self.g);
+        self.optimizer.step(&mut [tensor]).expect("nothing is wrong with the step");
+    }
+
+    /// The very arrays that a step reads and writes.
+    pub fn arrays<const STATES: usize>(&mut self) -> Arrays<'_, STATES> {
+        let names: Vec<_> = self.optimizer.algorithm().state_names().collect();
+        let len = self.p.len();
+        let state = std::array::from_fn(|i| {
+            let state: &mut [f32] =
+                self.optimizer.state_mut(self.tensor, names[i]).expect("the state is there");
+            // SAFETY: the slots are distinct arrays of `len` elements, and `self` stays borrowed.
+            unsafe { std::slice::from_raw_parts_mut(state.as_mut_ptr(), len) }
+        });
+        Arrays { p: &mut self.p, g: &self.g, state }
+    }
+}
+
+/// Coefficients that leave values where they are, so that any number of runs stays in range.
+pub fn coefficients() -> [f32; 8] {
+    std::hint::black_box([0.9, 1e-9, 0.999, 1e-3, 0.9995, 1e-10, 1e-8, 0.0])
+}
