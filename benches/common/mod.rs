@@ -38,6 +38,12 @@ impl Case {
         self.optimizer.step(&mut [tensor]).expect("nothing is wrong with the step");
     }
 
+    /// A step with the given policy.
+    pub fn step_with(&mut self, non_finite: NonFinite) {
+        self.optimizer.set(Key::NonFinite, non_finite).expect("the value is within bounds");
+        self.step();
+    }
+
     /// The very arrays that a step reads and writes.
     pub fn arrays<const STATES: usize>(&mut self) -> Arrays<'_, STATES> {
         let names: Vec<_> = self.optimizer.algorithm().state_names().collect();

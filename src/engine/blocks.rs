@@ -5,10 +5,11 @@ use super::parallel::{Threads, for_each_piece};
 use crate::algorithm::{MAX_SLOTS, MAX_SUMS};
 use crate::dtype::DType;
 use crate::kernel::isa::Token;
-use crate::kernel::scan::ScanFn;
+use crate::kernel::scan::{finite_fn, sum_sq_fn};
 use crate::kernel::sweep::{GroupPlan, Streams, SweepFn};
 use std::ops::Range;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Elements of a block, counted from the start of its tensor. Partial sums, and with them every
 /// bit of `d`, depend on it.
@@ -84,19 +85,19 @@ impl Jobs {
         self.len
     }
 
-    /// Calls `f(job, start, len)` for each block of the range, which counts over all jobs.
-    fn for_blocks(&self, range: Range<usize>, mut f: impl FnMut(&Job, usize, usize)) {
+    /// Calls `f(job, start, len)` for the part that each job has of a range of blocks, which counts
+    /// over all jobs.
+    fn for_parts(&self, range: Range<usize>, mut f: impl FnMut(&Job, usize, usize)) {
         // The last job that starts at or before the range; empty jobs have no blocks.
         let first = self.jobs.partition_point(|job| job.blocks_before <= range.start);
-        let mut at = range.start;
         for job in &self.jobs[first.saturating_sub(1)..] {
-            while at < range.end && (at - job.blocks_before) * BLOCK < job.len {
-                let start = (at - job.blocks_before) * BLOCK;
-                f(job, start, BLOCK.min(job.len - start));
-                at += 1;
-            }
-            if at == range.end {
+            if job.blocks_before >= range.end {
                 return;
+            }
+            let start = range.start.saturating_sub(job.blocks_before) * BLOCK;
+            let end = job.len.min((range.end - job.blocks_before) * BLOCK);
+            if start < end {
+                f(job, start, end - start);
             }
         }
     }
@@ -111,11 +112,11 @@ impl Jobs {
         plans: &[(GroupPlan, [f64; MAX_SUMS])],
         count: usize,
     ) -> Sums {
-        self.reduce(machine, |job, start, len, sums| {
+        self.reduce(machine, count, |job, start, len, sums| {
             let (plan, weights) = &plans[job.group];
             let streams = job.at(start);
             // SAFETY: `push`'s caller vouched for the arrays; the block lies within them, and
-            // `for_blocks` gives each block once.
+            // `reduce` gives each block once.
             let partial =
                 unsafe { sweeps(job.dtype)(machine.token, plan, &streams, len, job.first) };
             for i in 0..count {
@@ -124,35 +125,53 @@ impl Jobs {
         })
     }
 
-    /// The sum over all blocks of `scan`'s number, each times its job's weight.
-    pub(crate) fn scan(
-        &self,
-        machine: &Machine,
-        scans: fn(DType) -> ScanFn,
-        weight: impl Fn(&Job) -> f64 + Sync,
-    ) -> f64 {
-        let sums = self.reduce(machine, |job, start, len, sums| {
+    /// The sum of squares of all gradients, each times its job's weight.
+    pub(crate) fn sum_sq(&self, machine: &Machine, weight: impl Fn(&Job) -> f64 + Sync) -> f64 {
+        let sums = self.reduce(machine, 1, |job, start, len, sums| {
             let g = job.at(start).g;
             // SAFETY: `push`'s caller vouched for the gradient; the block lies within it.
-            let partial = unsafe { scans(job.dtype)(machine.token, g, len) };
+            let partial = unsafe { sum_sq_fn(job.dtype)(machine.token, g, len) };
             sums[0].add(weight(job) * partial);
         });
         sums[0].round()
     }
 
+    /// Whether every gradient is finite.
+    pub(crate) fn all_finite(&self, machine: &Machine) -> bool {
+        let finite = AtomicBool::new(true);
+        for_each_piece(machine.threads, self.blocks, self.len, |pieces| {
+            for range in pieces {
+                self.for_parts(range, |job, start, len| {
+                    let g = job.at(start).g;
+                    // SAFETY: `push`'s caller vouched for the gradient; the part lies within it.
+                    if unsafe { finite_fn(job.dtype)(machine.token, g, len) } != 0.0 {
+                        finite.store(false, Ordering::Relaxed);
+                    }
+                });
+            }
+        });
+        finite.into_inner()
+    }
+
+    /// Calls `block` once for every block and adds up what it adds to the first `count` sums.
     fn reduce(
         &self,
         machine: &Machine,
+        count: usize,
         block: impl Fn(&Job, usize, usize, &mut Sums) + Sync,
     ) -> Sums {
         let total = Mutex::new([ExactSum::ZERO; MAX_SUMS]);
         for_each_piece(machine.threads, self.blocks, self.len, |pieces| {
             let mut sums = [ExactSum::ZERO; MAX_SUMS];
             for range in pieces {
-                self.for_blocks(range, |job, start, len| block(job, start, len, &mut sums));
+                self.for_parts(range, |job, start, len| {
+                    for at in (0..len).step_by(BLOCK) {
+                        block(job, start + at, BLOCK.min(len - at), &mut sums);
+                    }
+                });
             }
             let mut total = total.lock().expect("no panic while the lock is held");
-            for (total, sum) in total.iter_mut().zip(&sums) {
+            for (total, sum) in total.iter_mut().zip(&sums).take(count) {
                 total.merge(sum);
             }
         });

@@ -64,6 +64,10 @@ impl ExactSum {
 
     /// Adds all that `other` has added.
     pub(crate) fn merge(&mut self, other: &ExactSum) {
+        if self.is_empty() {
+            *self = other.clone();
+            return;
+        }
         let mut other = other.clone();
         other.carry();
         self.carry();
@@ -75,6 +79,11 @@ impl ExactSum {
         self.nan += other.nan;
         self.positive_infinity += other.positive_infinity;
         self.negative_infinity += other.negative_infinity;
+    }
+
+    /// Whether nothing was added yet.
+    fn is_empty(&self) -> bool {
+        self.pending == 0 && self.nan + self.positive_infinity + self.negative_infinity == 0
     }
 
     /// Brings every limb but the last, which keeps the sign, into 0..2^32.
@@ -143,5 +152,216 @@ impl ExactSum {
                 | self.limbs.get(limb + i).map_or(0, |limb| (*limb as u64).into());
         }
         (window >> offset) as u64 & ((1 << count) - 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use num_bigint::BigInt;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+
+    fn sum(values: &[f64]) -> ExactSum {
+        let mut sum = ExactSum::ZERO;
+        values.iter().for_each(|x| sum.add(*x));
+        sum
+    }
+
+    /// The sum in units of 2^-1074, written as an exact decimal and read by the standard library,
+    /// which rounds decimals of any length correctly.
+    fn truth(values: &[f64]) -> f64 {
+        let finite = values.iter().filter(|x| x.is_finite());
+        let specials: f64 = values.iter().filter(|x| !x.is_finite()).sum();
+        if specials != 0.0 {
+            return specials;
+        }
+        let mut units = BigInt::ZERO;
+        for x in finite {
+            let bits = x.abs().to_bits();
+            let (exponent, fraction) = (bits >> 52, bits & ((1 << 52) - 1));
+            let mantissa = if exponent == 0 { fraction } else { fraction | 1 << 52 };
+            let size = BigInt::from(mantissa) << exponent.saturating_sub(1);
+            if *x < 0.0 { units -= size } else { units += size }
+        }
+        let decimal = units * BigInt::from(5).pow(1074);
+        let value = format!("{decimal}e-1074").parse::<f64>().unwrap();
+        value + 0.0
+    }
+
+    #[track_caller]
+    fn check(values: &[f64]) {
+        let (found, expected) = (sum(values).round(), truth(values));
+        let same = found.to_bits() == expected.to_bits() || found.is_nan() && expected.is_nan();
+        assert!(same, "{values:?}: {found:e}, not {expected:e}");
+    }
+
+    /// Every exponent is as likely as any other; many values nearly cancel.
+    fn wild() -> impl Strategy<Value = f64> {
+        let some = any::<u64>().prop_map(f64::from_bits).prop_filter("NaN", |x| !x.is_nan());
+        let subnormal = any::<u64>().prop_map(|bits| f64::from_bits(bits & !(0x7ff << 52)));
+        let near_one = (-8i64..8).prop_map(|n| 1.0 + n as f64 * f64::EPSILON / 2.0);
+        let power = (-1074i32..1024, any::<bool>())
+            .prop_map(|(n, negative)| libm::scalbn(if negative { -1.0 } else { 1.0 }, n));
+        let edge = prop_oneof![
+            Just(f64::MAX),
+            Just(f64::MIN),
+            Just(f64::MIN_POSITIVE),
+            Just(-f64::MIN_POSITIVE),
+            Just(5e-324),
+            Just(-5e-324),
+            Just(0.0),
+            Just(-0.0),
+        ];
+        prop_oneof![4 => some, 1 => subnormal, 2 => near_one, 3 => power, 1 => edge]
+    }
+
+    fn run<S: Strategy>(strategy: S, test: impl Fn(S::Value) -> Result<(), TestCaseError>) {
+        let config = Config { cases: 1500, failure_persistence: None, ..Config::default() };
+        let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
+        TestRunner::new_with_rng(config, rng)
+            .run(&strategy, test)
+            .unwrap_or_else(|e| panic!("{e}"));
+    }
+
+    #[test]
+    fn sums_are_correctly_rounded() {
+        run(vec(wild(), 0..40), |values| {
+            check(&values);
+            Ok(())
+        });
+    }
+
+    #[test]
+    fn sums_that_cancel_are_correctly_rounded() {
+        run((vec(wild(), 1..20), vec(wild(), 0..3)), |(values, rest)| {
+            let mut all: Vec<f64> = values.iter().copied().filter(|x| x.is_finite()).collect();
+            all.extend(rest);
+            all.extend(values.iter().filter(|x| x.is_finite()).map(|x| -x));
+            check(&all);
+            Ok(())
+        });
+    }
+
+    /// Numbers with a 53-bit mantissa, half a unit of their last place, and perhaps a little more.
+    #[test]
+    fn halves_round_to_even() {
+        let mantissa = 1u64 << 52..1 << 53;
+        let rest = prop_oneof![Just(0.0), Just(5e-324), Just(-5e-324), Just(1e-300), Just(-1.0)];
+        run((mantissa, -1000i32..900, any::<bool>(), rest), |(mantissa, n, negative, rest)| {
+            let sign = if negative { -1.0 } else { 1.0 };
+            let x = sign * libm::scalbn(mantissa as f64, n);
+            let half = sign * libm::scalbn(0.5, n);
+            check(&[x, half]);
+            check(&[x, half, rest]);
+            check(&[half, x, -half, half, half, rest]);
+            Ok(())
+        });
+    }
+
+    #[test]
+    fn grouping_and_order_do_not_matter() {
+        let order = any::<u64>();
+        run((vec(wild(), 0..60), vec(0usize..60, 0..6), order), |(values, cuts, order)| {
+            let expected = sum(&values).round().to_bits();
+            let mut shuffled = values.clone();
+            let mut state = order | 1;
+            for i in (1..shuffled.len()).rev() {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                shuffled.swap(i, (state >> 33) as usize % (i + 1));
+            }
+            let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut % (values.len() + 1)).collect();
+            cuts.extend([0, values.len()]);
+            cuts.sort_unstable();
+            let mut parts: Vec<ExactSum> =
+                cuts.windows(2).map(|ends| sum(&shuffled[ends[0]..ends[1]])).collect();
+            // A tree of merges, and a merged sum that goes on adding.
+            while parts.len() > 1 {
+                let last = parts.pop().unwrap();
+                let into = order as usize % parts.len();
+                parts[into].merge(&last);
+            }
+            parts[0].add(-0.0);
+            let found = parts[0].round().to_bits();
+            let nan = f64::from_bits(found).is_nan() && f64::from_bits(expected).is_nan();
+            prop_assert!(nan || found == expected);
+            Ok(())
+        });
+    }
+
+    #[test]
+    fn edges_are_exact() {
+        let (most, least) = (f64::MAX, 5e-324);
+        let half_ulp = libm::scalbn(1.0, 970);
+        check(&[]);
+        check(&[-0.0]);
+        check(&[-0.0, -0.0]);
+        check(&[most, most]);
+        check(&[most, most, -most]);
+        check(&[-most, -most, most, least]);
+        check(&[most, half_ulp]); // the tie beyond the largest number rounds to infinity
+        check(&[most, half_ulp.next_down()]);
+        check(&[-most, -half_ulp]);
+        check(&[most, half_ulp, -least]);
+        check(&[least, -least]);
+        check(&[f64::MIN_POSITIVE, -least]);
+        check(&[1.0, -1.0]);
+        check(&[1e308, 1.0, -1e308]);
+        check(&[f64::INFINITY, most]);
+        check(&[f64::NEG_INFINITY, most, f64::NEG_INFINITY]);
+        check(&[f64::INFINITY, f64::NEG_INFINITY]);
+        check(&[f64::NAN, 1.0]);
+        assert_eq!(sum(&[-0.0]).round().to_bits(), 0);
+        assert_eq!(sum(&[most, most]).round(), f64::INFINITY);
+    }
+
+    /// Carries run through every limb, up and down, in sums of either sign.
+    #[test]
+    fn long_carries_propagate() {
+        for sign in [1.0, -1.0] {
+            let powers: Vec<f64> = (-1074..1024).map(|n| sign * libm::scalbn(1.0, n)).collect();
+            check(&powers);
+            let mut all = powers.clone();
+            all.push(sign * 5e-324); // 2^1024 exactly, before rounding
+            check(&all);
+            all.push(sign * -f64::MAX);
+            check(&all);
+            let alternating: Vec<f64> =
+                powers.iter().enumerate().map(|(i, x)| if i % 3 == 0 { -x } else { *x }).collect();
+            check(&alternating);
+        }
+    }
+
+    #[test]
+    fn carries_wait_for_a_million_values() {
+        let mut values = vec![f64::from_bits(0x7fdf_ffff_ffff_ffff); 3];
+        values.extend(vec![-1.0 + f64::EPSILON; 1_000_000]);
+        values.extend(vec![0.1; 300_000]);
+        let expected = truth(&values);
+        assert_eq!(sum(&values).round().to_bits(), expected.to_bits());
+        let mut merged = ExactSum::ZERO;
+        for part in values.chunks(997) {
+            merged.merge(&sum(part));
+        }
+        assert_eq!(merged.round().to_bits(), expected.to_bits());
+    }
+
+    /// Carries are propagated in time: as if 2^30 values had come before.
+    #[test]
+    fn carries_do_not_overflow() {
+        let step = -1.0 - f64::EPSILON;
+        let mut sum = ExactSum::ZERO;
+        for _ in 0..3 {
+            sum.pending = MAX_ADDS - 2;
+            for _ in 0..5 {
+                sum.add(step);
+            }
+            assert!(sum.pending < 10, "no carry was propagated");
+        }
+        assert_eq!(sum.round(), truth(&[step; 15]));
+        // What MAX_ADDS of the largest parts add to a limb, and a carry, is within its range.
+        let most = (i64::from(u32::MAX)).checked_mul(i64::from(MAX_ADDS));
+        assert!(most.and_then(|limb| limb.checked_add(1 << 33)).is_some());
     }
 }

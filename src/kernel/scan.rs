@@ -93,24 +93,40 @@ trait Pass {
     fn run<S: Simd, E: LaneElement>(lanes: Lanes<S, E>, g: &[E]) -> f64;
 }
 
+/// Places at which a gradient is read at once: one stream alone does not saturate the memory.
+const STREAMS: usize = 4;
+/// Elements from one such place to the next, a multiple of two registers.
+const STREAM: usize = 4096;
+
 struct Finite;
 
 impl Pass for Finite {
     /// `0*g` is 0 for a finite `g` and NaN for any other, and a sum keeps a NaN.
     #[inline(always)]
     fn run<S: Simd, E: LaneElement>(lanes: Lanes<S, E>, g: &[E]) -> f64 {
-        // Independent sums enough to hide the latency of an addition at one load a cycle.
-        const UNROLL: usize = 8;
-        let step = UNROLL * Lanes::<S, E>::LEN;
         let zero = lanes.splat(E::ZERO);
-        let mut sums = [zero; UNROLL];
-        let mut chunks = g.chunks_exact(step);
+        let mut sums = [zero; 2 * STREAMS];
+        let step = 2 * Lanes::<S, E>::LEN;
+        let mut chunks = g.chunks_exact(STREAMS * STREAM);
         for chunk in &mut chunks {
-            for (i, sum) in sums.iter_mut().enumerate() {
-                // SAFETY: the chunk holds UNROLL registers.
-                let x = unsafe { lanes.load(chunk.as_ptr().add(i * Lanes::<S, E>::LEN)) };
-                *sum = lanes.mul_add(x, zero, *sum);
+            for at in (0..STREAM).step_by(step) {
+                for stream in 0..STREAMS {
+                    for i in 0..2 {
+                        let at = stream * STREAM + at + i * Lanes::<S, E>::LEN;
+                        // SAFETY: `STREAM` is a multiple of `step`, so two registers from
+                        // `stream * STREAM + at` on lie within the chunk.
+                        let x = unsafe { lanes.load(chunk.as_ptr().add(at)) };
+                        sums[2 * stream + i] = lanes.mul_add(x, zero, sums[2 * stream + i]);
+                    }
+                }
             }
+        }
+        let rest = chunks.remainder();
+        let mut registers = rest.chunks_exact(Lanes::<S, E>::LEN);
+        for (i, register) in (&mut registers).enumerate() {
+            // SAFETY: the chunk is one register's worth.
+            let x = unsafe { lanes.load(register.as_ptr()) };
+            sums[i % 2] = lanes.mul_add(x, zero, sums[i % 2]);
         }
         let mut total = zero;
         for sum in sums {
@@ -119,8 +135,7 @@ impl Pass for Finite {
         let mut row = [E::ZERO; ROW];
         // SAFETY: a register has at most 16 elements (`Lanes::new` asserts it).
         unsafe { lanes.store(row.as_mut_ptr(), total) };
-        let tail = chunks.remainder().iter();
-        row.iter().chain(tail).map(|x| x.to_f64() * 0.0).sum()
+        row.iter().chain(registers.remainder()).map(|x| x.to_f64() * 0.0).sum()
     }
 }
 
