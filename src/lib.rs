@@ -49,3 +49,8 @@ pub use optimizer::{
 
 /// Version of the crate, `major.minor.patch`.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The README's example, compiled and run with the documentation tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -25,6 +25,7 @@ pub(crate) trait LaneElement: Element {
     fn abs<S: Simd>(simd: S, a: Self::Reg<S>) -> Self::Reg<S>;
     fn mul_add<S: Simd>(simd: S, a: Self::Reg<S>, b: Self::Reg<S>, c: Self::Reg<S>)
     -> Self::Reg<S>;
+    fn saturate<S: Simd>(simd: S, x: Self::Reg<S>) -> Self::Reg<S>;
     fn negate_mul_add<S: Simd>(
         simd: S,
         a: Self::Reg<S>,
@@ -35,7 +36,8 @@ pub(crate) trait LaneElement: Element {
 
 macro_rules! lane_element {
     ($ty:ident, $reg:ident, $splat:ident, $add:ident, $sub:ident, $mul:ident, $div:ident,
-     $sqrt:ident, $abs:ident, $mul_add:ident, $negate_mul_add:ident) => {
+     $sqrt:ident, $abs:ident, $mul_add:ident, $negate_mul_add:ident,
+     $int:ident, $splat_int:ident, $min_int:ident, $to_int:ident, $from_int:ident) => {
         impl LaneElement for $ty {
             type Reg<S: Simd> = S::$reg;
             const FLUSH: Self = 1.5 * (2.0 * <$ty>::MIN_POSITIVE / <$ty>::EPSILON);
@@ -75,6 +77,12 @@ macro_rules! lane_element {
                 simd.$mul_add(a, b, c)
             }
             #[inline(always)]
+            fn saturate<S: Simd>(simd: S, x: S::$reg) -> S::$reg {
+                // Numbers that are not negative are in order as integers, infinity and NaN last.
+                let largest = simd.$splat_int(<$ty>::MAX.to_bits() as $int);
+                simd.$from_int(simd.$min_int(simd.$to_int(x), largest))
+            }
+            #[inline(always)]
             fn negate_mul_add<S: Simd>(simd: S, a: S::$reg, b: S::$reg, c: S::$reg) -> S::$reg {
                 simd.$negate_mul_add(a, b, c)
             }
@@ -93,7 +101,12 @@ lane_element!(
     sqrt_f32s,
     abs_f32s,
     mul_add_f32s,
-    negate_mul_add_f32s
+    negate_mul_add_f32s,
+    i32,
+    splat_i32s,
+    min_i32s,
+    transmute_i32s_f32s,
+    transmute_f32s_i32s
 );
 lane_element!(
     f64,
@@ -106,7 +119,12 @@ lane_element!(
     sqrt_f64s,
     abs_f64s,
     mul_add_f64s,
-    negate_mul_add_f64s
+    negate_mul_add_f64s,
+    i64,
+    splat_i64s,
+    min_i64s,
+    transmute_i64s_f64s,
+    transmute_f64s_i64s
 );
 
 /// What a lane function computes with. Each operation rounds once, to nearest; nothing is fused
@@ -158,6 +176,11 @@ impl<S: Simd, E: LaneElement> Lanes<S, E> {
     pub(crate) fn mul_add(self, a: E::Reg<S>, b: E::Reg<S>, c: E::Reg<S>) -> E::Reg<S> {
         E::mul_add(self.0, a, b, c)
     }
+    /// The largest finite number in place of infinity and NaN, for `x` that is not negative.
+    #[inline(always)]
+    pub(crate) fn saturate(self, x: E::Reg<S>) -> E::Reg<S> {
+        E::saturate(self.0, x)
+    }
     /// `c - a*b`, rounded once.
     #[inline(always)]
     pub(crate) fn negate_mul_add(self, a: E::Reg<S>, b: E::Reg<S>, c: E::Reg<S>) -> E::Reg<S> {
@@ -165,10 +188,11 @@ impl<S: Simd, E: LaneElement> Lanes<S, E> {
     }
     /// `beta*x + a*g`: how state decays, without ever becoming subnormal.
     ///
-    /// A multiple of twice the smallest normal. Both roundings happen beside a number `FLUSH` whose
-    /// last place is that, and which is absorbed where the result is 2^25 times as large: there this
-    /// is `mul_add(beta, x, a*g)`. What decays reaches 0, at the cost of one subtraction. (Comparing
-    /// and selecting costs three operations, on the ports that also divide.)
+    /// A multiple of twice the smallest normal, or 0. Both roundings happen beside a number `FLUSH`
+    /// whose last place is that, and which is absorbed where the result is 2^25 times as large:
+    /// there this is `mul_add(beta, x, a*g)`, at the cost of one subtraction. (Comparing and
+    /// selecting costs three operations, on the ports that also divide.) Rounding to nearest, a mean
+    /// that only decays stops below `1/(1-beta)` times the smallest normal, not always at 0.
     #[inline(always)]
     pub(crate) fn decay(
         self,

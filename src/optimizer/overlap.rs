@@ -1,7 +1,5 @@
 //! Whether the arrays of a step overlap; free where the pointers are those of the step before.
 
-use std::mem;
-
 /// An array of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Span {
@@ -53,7 +51,8 @@ impl OverlapCheck {
                 *furthest = Some(*span);
             }
         }
-        mem::swap(&mut self.current, &mut self.verified);
+        // Not swapped: the next step would find the other, empty list and allocate.
+        self.verified.clone_from(&self.current);
         None
     }
 }

@@ -9,7 +9,7 @@ use crate::dtype::{DType, Element};
 use crate::engine::blocks::{Job, Jobs, Machine};
 use crate::error::{Error, Result};
 use crate::kernel::fp_env::FpEnv;
-use crate::kernel::scan::{any_nonzero, finite_fn, first_non_finite, sum_sq_fn};
+use crate::kernel::scan::{any_nonzero, first_non_finite};
 use crate::kernel::sweep::{GroupPlan, Streams, SweepFn, sweep_fn};
 use crate::key::{Key, NonFinite, Options};
 use std::ptr;
@@ -87,10 +87,10 @@ impl Optimizer {
             Err(error) => return Err(error),
         }
         let grad_norm = self.first_grad_norm();
-        if self.k == 0 && !self.has_progress(grad_norm) {
+        if self.starts_from_nothing() && !self.has_progress(grad_norm) {
             return Ok(self.unchanged(Movement::NoProgress));
         }
-        if grad_norm.is_infinite() {
+        if self.needs_first_norm() && !grad_norm.is_finite() {
             return Ok(self.unchanged(Movement::NonFinite));
         }
         let g0_norm = if grad_norm.is_nan() { self.g0_norm } else { grad_norm };
@@ -200,9 +200,7 @@ impl Optimizer {
     /// One read of the gradients, unless the policy is not to look.
     fn check_finite(&self) -> Result<()> {
         let jobs = &self.scratch.jobs;
-        if self.non_finite() == NonFinite::Propagate
-            || jobs.scan(&self.machine(), finite_fn, |_| 1.0) == 0.0
-        {
+        if self.non_finite() == NonFinite::Propagate || jobs.all_finite(&self.machine()) {
             return Ok(());
         }
         let found = jobs.iter().zip(&self.scratch.active).find_map(|(job, id)| {
@@ -215,18 +213,29 @@ impl Optimizer {
         Err(Error::NonFiniteGradient { tensor, index, value })
     }
 
+    /// Whether this step takes `g0`.
+    fn needs_first_norm(&self) -> bool {
+        self.descriptor.needs_g0 && self.k == 0
+    }
+
     /// `g0`, where the algorithm needs it and does not have it yet; else NaN.
     fn first_grad_norm(&self) -> f64 {
-        if !self.descriptor.needs_g0 || self.k > 0 {
+        if !self.needs_first_norm() {
             return f64::NAN;
         }
         let weight = |job: &Job| self.settings.group(job.group).get(Key::LayerScale);
-        self.scratch.jobs.scan(&self.machine(), sum_sq_fn, weight).sqrt()
+        self.scratch.jobs.sum_sq(&self.machine(), weight).sqrt()
     }
 
-    /// While `k` is 0: whether some gradient, coupled decay included, is not 0.
+    /// Whether there is nothing yet that could make progress but this step's gradients: no step has
+    /// made any, or none of its tensors has had a gradient before.
+    fn starts_from_nothing(&self) -> bool {
+        self.k == 0 || self.scratch.jobs.iter().all(|job| job.first)
+    }
+
+    /// Whether some gradient, coupled decay included, is not 0.
     fn has_progress(&self, grad_norm: f64) -> bool {
-        if self.descriptor.needs_g0 {
+        if self.needs_first_norm() {
             return grad_norm != 0.0;
         }
         self.scratch.jobs.iter().any(|job| {
@@ -339,17 +348,30 @@ impl Optimizer {
     }
 
     fn log(&self, report: &StepReport) {
+        if log::log_enabled!(target: "dadapt", log::Level::Info)
+            && let Some(line) = self.log_line(report)
+        {
+            log::info!(target: "dadapt", "{line}");
+        }
+    }
+
+    /// The line that [`Key::LogEvery`] asks for after the step of that report; else `None`.
+    pub fn log_line(&self, report: &StepReport) -> Option<String> {
         let every = self.settings.optimizer().get(Key::LogEvery) as u64;
         // The count of the step itself, as the packages print it: the first is 0.
         let step = if report.applied { report.k.saturating_sub(1) } else { report.k };
-        if every > 0 && step.is_multiple_of(every) {
-            log::info!(
-                target: "dadapt",
+        (every > 0 && step.is_multiple_of(every)).then(|| {
+            format!(
                 "{} step {step}: dlr {:e}, d_hat {:e}, d {:e} ({}), numerator {:e}, denominator {:e}",
-                self.algorithm, report.dlr, report.d_hat, report.d, report.movement.name(),
-                report.numerator, report.denominator,
-            );
-        }
+                self.algorithm,
+                report.dlr,
+                report.d_hat,
+                report.d,
+                report.movement.name(),
+                report.numerator,
+                report.denominator,
+            )
+        })
     }
 }
 

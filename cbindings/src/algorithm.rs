@@ -1,0 +1,75 @@
+//! Algorithms and element types
+
+use crate::handle::{guard, text, write_if_wanted};
+use crate::names::{DTYPES, c_name};
+use crate::status::dadapt_status;
+use dadapt::Algorithm;
+use std::ffi::c_char;
+use std::ptr;
+
+/// An algorithm.
+pub type dadapt_algorithm = i32;
+
+/// D-Adaptation for Adam: three state arrays a tensor, exp_avg, exp_avg_sq and s.
+pub const DADAPT_ALGORITHM_ADAM: dadapt_algorithm = 1;
+/// D-Adaptation for SGD with momentum: two state arrays a tensor, s and x0.
+pub const DADAPT_ALGORITHM_SGD: dadapt_algorithm = 2;
+
+/// The type of a tensor's elements.
+pub type dadapt_dtype = i32;
+
+/// float.
+pub const DADAPT_DTYPE_F32: dadapt_dtype = 1;
+/// double.
+pub const DADAPT_DTYPE_F64: dadapt_dtype = 2;
+
+/// "adam", "sgd"; NULL for other codes. Never freed. Any thread.
+#[unsafe(no_mangle)]
+pub extern "C" fn dadapt_algorithm_name(algorithm: dadapt_algorithm) -> *const c_char {
+    Algorithm::from_code(algorithm).map_or(ptr::null(), |algorithm| c_name(algorithm.name()))
+}
+
+/// The algorithm of that name.
+///
+/// algorithm: out; NULL to learn only whether there is one.
+/// Errors: DADAPT_ERROR_UNKNOWN_ALGORITHM; of the string. Any thread.
+///
+/// # Safety
+/// name is NULL or a string; algorithm is NULL or can be written.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dadapt_algorithm_from_name(
+    name: *const c_char,
+    algorithm: *mut dadapt_algorithm,
+) -> dadapt_status {
+    guard(|| {
+        // SAFETY: this function's contract.
+        let found = Algorithm::from_name(unsafe { text(name, "name")? })?;
+        // SAFETY: as above.
+        unsafe { write_if_wanted(algorithm, found as i32) };
+        Ok(())
+    })
+}
+
+/// How many state arrays the algorithm keeps a tensor; 0 for other codes. Any thread.
+#[unsafe(no_mangle)]
+pub extern "C" fn dadapt_algorithm_state_count(algorithm: dadapt_algorithm) -> usize {
+    Algorithm::from_code(algorithm).map_or(0, |algorithm| algorithm.state_names().count())
+}
+
+/// The name of one of its state arrays, "exp_avg"; NULL where there is none. Never freed. Any
+/// thread.
+#[unsafe(no_mangle)]
+pub extern "C" fn dadapt_algorithm_state_name(
+    algorithm: dadapt_algorithm,
+    slot: usize,
+) -> *const c_char {
+    let name = Algorithm::from_code(algorithm).ok().and_then(|a| a.state_names().nth(slot));
+    name.map_or(ptr::null(), c_name)
+}
+
+/// "f32", "f64"; NULL for other codes. Never freed. Any thread.
+#[unsafe(no_mangle)]
+pub extern "C" fn dadapt_dtype_name(dtype: dadapt_dtype) -> *const c_char {
+    let found = DTYPES.into_iter().find(|known| *known as i32 == dtype);
+    found.map_or(ptr::null(), |dtype| c_name(dtype.name()))
+}

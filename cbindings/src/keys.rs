@@ -1,0 +1,168 @@
+//! Options
+
+use crate::handle::{guard, out, text, write_if_wanted};
+use crate::names::c_name;
+use crate::status::dadapt_status;
+use dadapt::{Isa, Key, Scope};
+use std::ffi::c_char;
+use std::ptr;
+
+/// An option. Values are doubles: switches are 0 or 1, counts whole numbers, choices codes.
+pub type dadapt_key = i32;
+
+/// Learning rate, a factor on d: 1 unless there is a schedule. Groups are equal or 0 (frozen).
+/// Per group; default 1.
+pub const DADAPT_KEY_LR: dadapt_key = 1;
+/// Adam's decay of the running mean of gradients. Default 0.9.
+pub const DADAPT_KEY_BETA1: dadapt_key = 2;
+/// Adam's decay of the running mean of squared gradients. Default 0.999.
+pub const DADAPT_KEY_BETA2: dadapt_key = 3;
+/// Adam's addend to the root of the second moment. Per group; default 1e-8.
+pub const DADAPT_KEY_EPS: dadapt_key = 4;
+/// Weight decay. Per group; default 0.
+pub const DADAPT_KEY_WEIGHT_DECAY: dadapt_key = 5;
+/// 1: weight decay shrinks the parameter, as AdamW does. 0: it is added to the gradient. Per group;
+/// default 0.
+pub const DADAPT_KEY_DECOUPLE: dadapt_key = 6;
+/// 1: Adam's bias correction. Default 0.
+pub const DADAPT_KEY_USE_BIAS_CORRECTION: dadapt_key = 7;
+/// The most that d may grow by in a step, as a factor. Default infinity, which is no limit; 1.02
+/// acts as a warm-up.
+pub const DADAPT_KEY_GROWTH_RATE: dadapt_key = 8;
+/// The group's rate relative to that of the others. Per group; default 1.
+pub const DADAPT_KEY_LAYER_SCALE: dadapt_key = 9;
+/// SGD's momentum. Per group; default 0.
+pub const DADAPT_KEY_MOMENTUM: dadapt_key = 10;
+/// The first d; it can be set until a step has made progress. Default 1e-6.
+pub const DADAPT_KEY_D0: dadapt_key = 11;
+/// The log callback gets a line every so many steps. Default 0, which is never.
+pub const DADAPT_KEY_LOG_EVERY: dadapt_key = 12;
+/// What a NaN or an infinity in a gradient does: DADAPT_NON_FINITE_REJECT, _SKIP or _PROPAGATE.
+pub const DADAPT_KEY_NON_FINITE: dadapt_key = 13;
+/// Threads of a large step, the calling thread included. Default 0: as many as the environment
+/// variable DADAPT_NUM_THREADS says, else as many as there are processors. Of configurations only.
+pub const DADAPT_KEY_NUM_THREADS: dadapt_key = 14;
+/// Forces an instruction set, by DADAPT_ISA_SCALAR and so on. Default 0: the one that the
+/// environment variable DADAPT_ISA names, else the widest there is. Of configurations only.
+pub const DADAPT_KEY_ISA: dadapt_key = 15;
+
+/// A value of DADAPT_KEY_NON_FINITE.
+pub type dadapt_non_finite = i32;
+
+/// The step is an error and changes nothing. The default.
+pub const DADAPT_NON_FINITE_REJECT: dadapt_non_finite = 0;
+/// The step succeeds, changes nothing and reports so.
+pub const DADAPT_NON_FINITE_SKIP: dadapt_non_finite = 1;
+/// Not looked for, which saves reading the gradients twice. Such a value spreads over the
+/// parameters; d alone is protected from it.
+pub const DADAPT_NON_FINITE_PROPAGATE: dadapt_non_finite = 2;
+
+/// A value of DADAPT_KEY_ISA.
+pub type dadapt_isa_code = i32;
+
+/// Plain code.
+pub const DADAPT_ISA_SCALAR: dadapt_isa_code = 1;
+/// x86-64 AVX2 and FMA.
+pub const DADAPT_ISA_AVX2: dadapt_isa_code = 2;
+/// x86-64 AVX-512 F, BW, CD, DQ, VL.
+pub const DADAPT_ISA_AVX512: dadapt_isa_code = 3;
+/// AArch64 NEON.
+pub const DADAPT_ISA_NEON: dadapt_isa_code = 4;
+
+/// Flags of dadapt_key_bounds.
+pub type dadapt_bounds = u32;
+
+/// min itself is not allowed.
+pub const DADAPT_BOUNDS_OPEN_MIN: dadapt_bounds = 1;
+/// max itself is not allowed.
+pub const DADAPT_BOUNDS_OPEN_MAX: dadapt_bounds = 2;
+/// Whole numbers only.
+pub const DADAPT_BOUNDS_INTEGER: dadapt_bounds = 4;
+/// Each group has its own value.
+pub const DADAPT_BOUNDS_PER_GROUP: dadapt_bounds = 8;
+
+/// The option's name in lower case, "weight_decay"; NULL for other codes. Never freed. Any thread.
+#[unsafe(no_mangle)]
+pub extern "C" fn dadapt_key_name(key: dadapt_key) -> *const c_char {
+    Key::from_code(key).map_or(ptr::null(), |key| c_name(key.name()))
+}
+
+/// The option of that name.
+///
+/// key: out; NULL to learn only whether there is one.
+/// Errors: DADAPT_ERROR_UNKNOWN_KEY; of the string. Any thread.
+///
+/// # Safety
+/// name is NULL or a string; key is NULL or can be written.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dadapt_key_from_name(
+    name: *const c_char,
+    key: *mut dadapt_key,
+) -> dadapt_status {
+    guard(|| {
+        // SAFETY: this function's contract.
+        let found = Key::from_name(unsafe { text(name, "name")? })?;
+        // SAFETY: as above.
+        unsafe { write_if_wanted(key, found as i32) };
+        Ok(())
+    })
+}
+
+/// The values that an option takes: from min to max, but for what the flags take away. NaN never.
+///
+/// min, max, flags: out, each NULL where it is not wanted; flags are DADAPT_BOUNDS_....
+/// Errors: DADAPT_ERROR_UNKNOWN_KEY. Any thread.
+///
+/// # Safety
+/// min, max and flags are NULL or can be written.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dadapt_key_bounds(
+    key: dadapt_key,
+    min: *mut f64,
+    max: *mut f64,
+    flags: *mut dadapt_bounds,
+) -> dadapt_status {
+    guard(|| {
+        let key = Key::from_code(key)?;
+        let bounds = key.bounds();
+        let set = |on: bool, flag: dadapt_bounds| if on { flag } else { 0 };
+        let all_flags = set(bounds.open_min, DADAPT_BOUNDS_OPEN_MIN)
+            | set(bounds.open_max, DADAPT_BOUNDS_OPEN_MAX)
+            | set(bounds.integer, DADAPT_BOUNDS_INTEGER)
+            | set(key.scope() == Scope::Group, DADAPT_BOUNDS_PER_GROUP);
+        // SAFETY: this function's contract.
+        unsafe {
+            write_if_wanted(min, bounds.min);
+            write_if_wanted(max, bounds.max);
+            write_if_wanted(flags, all_flags);
+        }
+        Ok(())
+    })
+}
+
+/// The instruction set that an optimizer gets by default: the one that the environment variable
+/// DADAPT_ISA names, else the widest that this machine has. The bits are the same with each.
+///
+/// name: out, "scalar", "avx2", "avx512" or "neon"; never freed.
+/// Errors: DADAPT_ERROR_UNKNOWN_ISA and DADAPT_ERROR_ISA_UNAVAILABLE, of DADAPT_ISA;
+/// DADAPT_ERROR_NULL_POINTER. Any thread.
+///
+/// # Safety
+/// name points to a pointer that may be written.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dadapt_isa(name: *mut *const c_char) -> dadapt_status {
+    guard(|| {
+        // SAFETY: this function's contract.
+        let name = unsafe { out(name, "name")? };
+        name.write(c_name(Isa::from_env()?.name()));
+        Ok(())
+    })
+}
+
+/// "scalar", "avx2", "avx512", "neon" for DADAPT_ISA_SCALAR and so on; NULL for other codes. Never
+/// freed. Any thread.
+#[unsafe(no_mangle)]
+pub extern "C" fn dadapt_isa_name(isa: dadapt_isa_code) -> *const c_char {
+    let found = Isa::ALL.into_iter().find(|known| *known as i32 == isa);
+    found.map_or(ptr::null(), |isa| c_name(isa.name()))
+}

@@ -1,0 +1,79 @@
+//! State
+
+use crate::algorithm::dadapt_dtype;
+use crate::handle::{Outcome, out, read, read_exclusive, write_if_wanted};
+use crate::optimizer::dadapt_optimizer;
+use crate::status::dadapt_status;
+use dadapt::{DType, Error, Optimizer, TensorId};
+use std::ffi::c_void;
+
+fn slot_name(optimizer: &Optimizer, slot: usize) -> Result<&'static str, Error> {
+    let algorithm = optimizer.algorithm();
+    let unknown = || Error::UnknownState { slot: slot.to_string(), algorithm: algorithm.name() };
+    algorithm.state_names().nth(slot).ok_or_else(unknown)
+}
+
+/// A tensor's state of that number, where the library owns it: to look at, to save, to restore
+/// between steps. dadapt_algorithm_state_name names it.
+///
+/// state: out, len elements of dtype, aligned to them; it stays where it is until the optimizer is
+/// freed. len, dtype: out. Each is NULL where it is not wanted.
+/// Errors: DADAPT_ERROR_UNKNOWN_TENSOR, _UNKNOWN_STATE, _STATE_OF_CALLER, _NULL_POINTER.
+/// The optimizer must not be in use by another thread.
+///
+/// # Safety
+/// optimizer is NULL or from dadapt_optimizer_new; state, len and dtype are NULL or can be written.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dadapt_optimizer_state(
+    optimizer: *mut dadapt_optimizer,
+    id: u64,
+    slot: usize,
+    state: *mut *mut c_void,
+    len: *mut usize,
+    dtype: *mut dadapt_dtype,
+) -> dadapt_status {
+    let work = |o: &mut dadapt_optimizer| -> Outcome {
+        let tensor = TensorId::from_code(id);
+        let (found_dtype, found_len, _) = o.optimizer.tensor_info(tensor)?;
+        let name = slot_name(&o.optimizer, slot)?;
+        let start: *mut c_void = match found_dtype {
+            DType::F32 => o.optimizer.state_mut::<f32>(tensor, name)?.as_mut_ptr().cast(),
+            DType::F64 => o.optimizer.state_mut::<f64>(tensor, name)?.as_mut_ptr().cast(),
+            other => return Err(Error::UnknownDType { dtype: other as i32 }.into()),
+        };
+        // SAFETY: this function's contract.
+        unsafe {
+            write_if_wanted(state, start);
+            write_if_wanted(len, found_len);
+            write_if_wanted(dtype, found_dtype as i32);
+        }
+        Ok(())
+    };
+    // SAFETY: this function's contract.
+    unsafe { read_exclusive(optimizer, work) }
+}
+
+/// The size of a tensor's state array of that number, whoever owns it.
+///
+/// bytes: out. Errors: DADAPT_ERROR_UNKNOWN_TENSOR, _UNKNOWN_STATE, _NULL_POINTER.
+///
+/// # Safety
+/// optimizer is NULL or from dadapt_optimizer_new; bytes is NULL or can be written.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dadapt_optimizer_state_bytes(
+    optimizer: *const dadapt_optimizer,
+    id: u64,
+    slot: usize,
+    bytes: *mut usize,
+) -> dadapt_status {
+    let work = |o: &dadapt_optimizer| {
+        // SAFETY: this function's contract.
+        let bytes = unsafe { out(bytes, "bytes")? };
+        let (dtype, len, _) = o.optimizer.tensor_info(TensorId::from_code(id))?;
+        slot_name(&o.optimizer, slot)?;
+        bytes.write(len * dtype.size());
+        Ok(())
+    };
+    // SAFETY: this function's contract.
+    unsafe { read(optimizer, work) }
+}

@@ -1,0 +1,97 @@
+/* Panics in the library, by a hook that only its test builds have: they end as a status, and the
+ * handle then takes nothing but reads and free. */
+#include "check.h"
+
+dadapt_status dadapt_fault_inject(dadapt_optimizer *optimizer, int32_t place);
+
+enum { LEN = 50, STATES = 3, IN_THE_CALL = 0, BEFORE_SWEEP = 1, IN_SWEEP = 2 };
+
+static void only_reads_and_free(dadapt_optimizer *opt, uint64_t id, const dadapt_tensor *t)
+{
+    const dadapt_status poisoned = DADAPT_ERROR_POISONED;
+    const dadapt_group all = DADAPT_ALL_GROUPS;
+    dadapt_report report = new_report(), untouched = new_report();
+    uint64_t number = 77;
+    dadapt_group group = 77;
+    double value = 0.0;
+    const char *isa = NULL;
+    void *state = NULL;
+    size_t bytes = 0;
+
+    CHECK(strstr(dadapt_optimizer_last_error(opt), "internal error"));
+    CHECK(strstr(dadapt_optimizer_last_error(opt), "injected"));
+    FAILS(poisoned, "read and freed", dadapt_optimizer_step(opt, t, 1, &report));
+    FAILS(poisoned, "read and freed", dadapt_optimizer_step(opt, NULL, 0, NULL));
+    FAILS(poisoned, "", dadapt_optimizer_set_f64(opt, all, DADAPT_KEY_LR, 1.0));
+    FAILS(poisoned, "", dadapt_optimizer_set_f64_by_name(opt, all, "lr", 1.0));
+    FAILS(poisoned, "", dadapt_optimizer_set_lr(opt, 0, 1.0));
+    FAILS(poisoned, "", dadapt_optimizer_add_group(opt, &group));
+    FAILS(poisoned, "",
+          dadapt_optimizer_add_tensor(opt, 0, "x", DADAPT_DTYPE_F32, 1, &number));
+    FAILS(poisoned, "", dadapt_optimizer_add_tensor_with_state_of_caller(
+                            opt, 0, "x", DADAPT_DTYPE_F32, 1, &number));
+    FAILS(poisoned, "", dadapt_optimizer_set_log(opt, NULL, NULL));
+    CHECK(number == 77 && group == 77 && !memcmp(&report, &untouched, sizeof report));
+
+    CHECK(d_of(opt) > 0.0 && k_of(opt) == 2);
+    OK(dadapt_optimizer_get_f64(opt, 0, DADAPT_KEY_LR, &value));
+    OK(dadapt_optimizer_get_f64_by_name(opt, 0, "lr", &value));
+    OK(dadapt_optimizer_isa(opt, &isa));
+    OK(dadapt_optimizer_tensor_id(opt, "w", &number));
+    OK(dadapt_optimizer_state(opt, id, 0, &state, NULL, NULL));
+    OK(dadapt_optimizer_state_bytes(opt, id, 0, &bytes));
+    CHECK(number == id && bytes == LEN * sizeof(float));
+    CHECK(strstr(dadapt_optimizer_last_error(opt), "read and freed"));
+}
+
+static void panic_at(int32_t place)
+{
+    dadapt_optimizer *opt = new_optimizer(new_config(DADAPT_ALGORITHM_ADAM));
+    float p[LEN], g[LEN], p_before[LEN], state_before[STATES][LEN];
+    uint64_t id;
+    OK(dadapt_optimizer_add_tensor(opt, 0, "w", DADAPT_DTYPE_F32, LEN, &id));
+    for (size_t i = 0; i < LEN; i++) {
+        p[i] = value_at(i);
+        g[i] = value_at(i + 100);
+    }
+    const dadapt_tensor t = tensor_of(id, LEN, p, g);
+    OK(dadapt_optimizer_step(opt, &t, 1, NULL));
+    OK(dadapt_optimizer_step(opt, &t, 1, NULL));
+    const double d = d_of(opt);
+    memcpy(p_before, p, sizeof p);
+    for (size_t slot = 0; slot < STATES; slot++) {
+        void *state = NULL;
+        OK(dadapt_optimizer_state(opt, id, slot, &state, NULL, NULL));
+        memcpy(state_before[slot], state, sizeof state_before[slot]);
+    }
+
+    dadapt_report report = new_report(), untouched = new_report();
+    if (place == IN_THE_CALL) {
+        FAILS(DADAPT_ERROR_INTERNAL, "injected in the call", dadapt_fault_inject(opt, place));
+    } else {
+        OK(dadapt_fault_inject(opt, place));
+        FAILS(DADAPT_ERROR_INTERNAL, "injected", dadapt_optimizer_step(opt, &t, 1, &report));
+    }
+    CHECK(!memcmp(&report, &untouched, sizeof report) && d_of(opt) == d);
+    only_reads_and_free(opt, id, &t);
+    /* The fault stands in for the first block, so even in the sweep nothing was written. */
+    CHECK(!memcmp(p_before, p, sizeof p));
+    for (size_t slot = 0; slot < STATES; slot++) {
+        void *state = NULL;
+        OK(dadapt_optimizer_state(opt, id, slot, &state, NULL, NULL));
+        CHECK(!memcmp(state_before[slot], state, sizeof state_before[slot]));
+    }
+    dadapt_optimizer_free(opt);
+}
+
+int main(void)
+{
+    panic_at(BEFORE_SWEEP);
+    panic_at(IN_SWEEP);
+    panic_at(IN_THE_CALL);
+    /* Other optimizers are none the worse. */
+    dadapt_optimizer *opt = new_optimizer(new_config(DADAPT_ALGORITHM_SGD));
+    OK(dadapt_optimizer_step(opt, NULL, 0, NULL));
+    dadapt_optimizer_free(opt);
+    return EXIT_SUCCESS;
+}

@@ -1,0 +1,735 @@
+/* dadapt: learning-rate-free optimizers (D-Adaptation for Adam and SGD) for CPUs.
+ *
+ * This file is generated from the sources of the library.
+ *
+ * A program makes a configuration, an optimizer from it, registers its tensors, and calls a step
+ * with parameters and gradients. There is no learning rate to find: lr is 1, and the step size is
+ * the estimate d, which the optimizer finds while it trains.
+ *
+ *     dadapt_config *config = NULL;
+ *     dadapt_optimizer *opt = NULL;
+ *     uint64_t id = 0;
+ *     dadapt_config_new(DADAPT_ALGORITHM_ADAM, &config);
+ *     dadapt_config_set_f64(config, DADAPT_ALL_GROUPS, DADAPT_KEY_WEIGHT_DECAY, 0.01);
+ *     dadapt_optimizer_new(config, &opt);
+ *     dadapt_config_free(config);
+ *     dadapt_optimizer_add_tensor(opt, 0, "w", DADAPT_DTYPE_F32, len, &id);
+ *
+ *     dadapt_tensor tensor;
+ *     memset(&tensor, 0, sizeof tensor);
+ *     tensor.struct_size = sizeof tensor;
+ *     tensor.id = id;
+ *     tensor.len = len;
+ *     tensor.p = w;
+ *     tensor.g = gradient_of_w;
+ *     for (...) {
+ *         ...
+ *         if (dadapt_optimizer_step(opt, &tensor, 1, NULL) != DADAPT_OK)
+ *             fprintf(stderr, "%s\n", dadapt_optimizer_last_error(opt));
+ *     }
+ *     dadapt_optimizer_free(opt);
+ *
+ * Errors. A call that can fail returns a dadapt_status. A failed call has changed nothing: no
+ * array, no option, neither d nor k, and no place for a result is written. (DADAPT_ERROR_INTERNAL,
+ * which is a defect of the library, is the exception: after it the handle takes only calls that
+ * read it, and free; others return DADAPT_ERROR_POISONED.) What was wrong, in words: from
+ * dadapt_config_last_error and dadapt_optimizer_last_error, and from dadapt_last_error for any call
+ * of this thread. The words may change from version to version; the statuses do not.
+ *
+ * Ownership. Handles come from _new and go to _free, which takes NULL. What is passed in (strings,
+ * arrays, structs) stays the caller's and is not kept after the call. Strings that come out are
+ * the library's: names for ever, error texts as long as their functions say. State belongs to the
+ * library, or to the caller where a tensor was registered so.
+ *
+ * Pointers. A handle is NULL, which is an error, or from its _new and not yet freed. Strings end
+ * with a 0 and are UTF-8. A place for a result can be written, and no other thread uses it.
+ *
+ * Threads. A handle is used by one thread at a time, whichever; calls that take it as const may
+ * run at once with one another. Different handles are independent. Calls without a handle may run
+ * on any thread. Large steps use threads of the library's own: the option num_threads.
+ *
+ * Aliasing. In a step, parameters and state are written, and gradients only read. No array that is
+ * written may overlap another; this is checked.
+ *
+ * Floating point. The same inputs give the same bits for any number of threads, any instruction
+ * set and any order of tensors. Every call sets the default floating-point environment for itself
+ * (rounding to nearest, subnormals kept, traps masked) and puts the caller's back, flags included.
+ *
+ * Growing. The numbers of statuses, keys and choices are pinned. Structs start with struct_size,
+ * so that later versions can add fields at their end; a program built with an older header works
+ * with a newer library of the same DADAPT_ABI_VERSION. A function's "NULL where it is not wanted"
+ * is said where it holds; elsewhere NULL is DADAPT_ERROR_NULL_POINTER.
+ */
+#ifndef DADAPT_H
+#define DADAPT_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define DADAPT_VERSION_MAJOR 0
+#define DADAPT_VERSION_MINOR 1
+#define DADAPT_VERSION_PATCH 0
+/** The header's version as one number that grows from release to release. */
+#define DADAPT_VERSION_NUMBER \
+    (DADAPT_VERSION_MAJOR * 10000 + DADAPT_VERSION_MINOR * 100 + DADAPT_VERSION_PATCH)
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---- Versions ---- */
+
+/**
+ * Version of the binary interface, and of the soname. Programs built against another number must
+ * not be run with this library.
+ */
+#define DADAPT_ABI_VERSION 0
+
+/** The library's version, "major.minor.patch". Never freed. Any thread. */
+const char *dadapt_version(void);
+
+/** The library's version as DADAPT_VERSION_NUMBER has the header's. Any thread. */
+uint32_t dadapt_version_number(void);
+
+/** The library's DADAPT_ABI_VERSION, to be compared with the header's. Any thread. */
+int dadapt_abi_version(void);
+
+/* ---- Statuses and errors ---- */
+
+/**
+ * What came of a call. The numbers are pinned: none is changed or used again.
+ *
+ * Unless a status says otherwise, a call that fails has changed nothing and written nothing.
+ */
+typedef int32_t dadapt_status;
+
+/** Success. */
+#define DADAPT_OK 0
+/** A pointer is NULL that must not be: a handle, a place for a result, an array with elements. */
+#define DADAPT_ERROR_NULL_POINTER 1
+/** A struct_size is not that of any version of the struct, or not that of the array's first. */
+#define DADAPT_ERROR_STRUCT_SIZE 2
+/** A reserved field, or a field that this version of the library does not know, is not 0. */
+#define DADAPT_ERROR_RESERVED 3
+/** A string is not UTF-8. */
+#define DADAPT_ERROR_INVALID_UTF8 4
+/** No algorithm has that code or name. */
+#define DADAPT_ERROR_UNKNOWN_ALGORITHM 5
+/** No option has that key or name. */
+#define DADAPT_ERROR_UNKNOWN_KEY 6
+/** The algorithm lacks that option. */
+#define DADAPT_ERROR_KEY_NOT_FOR_ALGORITHM 7
+/** The value is outside the option's bounds, or NaN. The text names key, value and bounds. */
+#define DADAPT_ERROR_OUT_OF_BOUNDS 8
+/** The option is one value for all groups: set it with DADAPT_ALL_GROUPS. */
+#define DADAPT_ERROR_NOT_PER_GROUP 9
+/** The option can no longer be set. */
+#define DADAPT_ERROR_FIXED 10
+/** No group has that index. */
+#define DADAPT_ERROR_UNKNOWN_GROUP 11
+/** No tensor has that id or name. */
+#define DADAPT_ERROR_UNKNOWN_TENSOR 12
+/** The algorithm keeps no state of that index. */
+#define DADAPT_ERROR_UNKNOWN_STATE 13
+/** No element type has that code. */
+#define DADAPT_ERROR_UNKNOWN_DTYPE 14
+/** A tensor of that name is registered already. */
+#define DADAPT_ERROR_DUPLICATE_NAME 15
+/** A tensor is given twice in one step. */
+#define DADAPT_ERROR_TENSOR_TWICE 16
+/** A length is not the registered one. */
+#define DADAPT_ERROR_LENGTH 17
+/** A tensor is longer than memory can be. */
+#define DADAPT_ERROR_TOO_LONG 18
+/** An element type is not the registered one. */
+#define DADAPT_ERROR_DTYPE 19
+/** An array is not aligned to its elements. */
+#define DADAPT_ERROR_MISALIGNED 20
+/** Arrays share memory, and the step would write it. */
+#define DADAPT_ERROR_OVERLAP 21
+/** State arrays are missing, or given where the library owns the state. */
+#define DADAPT_ERROR_STATE_COUNT 22
+/** The state asked for is kept by the caller. */
+#define DADAPT_ERROR_STATE_OF_CALLER 23
+/** Groups have different rates, neither of them 0: give them one and set layer_scale. */
+#define DADAPT_ERROR_MIXED_LR 24
+/** The options together leave the range of the parameters' type. */
+#define DADAPT_ERROR_COEFFICIENT 25
+/** A gradient holds a NaN or an infinity, and the policy is to reject such a step. */
+#define DADAPT_ERROR_NON_FINITE_GRADIENT 26
+/** No instruction set has that name. */
+#define DADAPT_ERROR_UNKNOWN_ISA 27
+/** This machine lacks the instruction set that is forced. */
+#define DADAPT_ERROR_ISA_UNAVAILABLE 28
+/** An environment variable cannot be understood. */
+#define DADAPT_ERROR_ENVIRONMENT 29
+/** Memory for state cannot be had. */
+#define DADAPT_ERROR_OUT_OF_MEMORY 30
+/** Threads cannot be started. */
+#define DADAPT_ERROR_THREADS 31
+/** An earlier call on the handle ended in DADAPT_ERROR_INTERNAL. */
+#define DADAPT_ERROR_POISONED 32
+
+/**
+ * A defect of the library. A step may have stopped half-way: parameters and state are then valid
+ * numbers, but of no particular step. The handle can only be read and freed.
+ */
+#define DADAPT_ERROR_INTERNAL 33
+
+/**
+ * The name of a status as this header has it, "DADAPT_ERROR_LENGTH". Never NULL, never freed. Any
+ * thread.
+ */
+const char *dadapt_status_name(dadapt_status status);
+
+/**
+ * What the last call that failed on this thread had to say, whatever handle it was on; "" where
+ * none has. Never NULL. Good until the next call that fails on this thread.
+ */
+const char *dadapt_last_error(void);
+
+/* ---- Algorithms and element types ---- */
+
+/** An algorithm. */
+typedef int32_t dadapt_algorithm;
+
+/** The type of a tensor's elements. */
+typedef int32_t dadapt_dtype;
+
+/** D-Adaptation for Adam: three state arrays a tensor, exp_avg, exp_avg_sq and s. */
+#define DADAPT_ALGORITHM_ADAM 1
+/** D-Adaptation for SGD with momentum: two state arrays a tensor, s and x0. */
+#define DADAPT_ALGORITHM_SGD 2
+/** float. */
+#define DADAPT_DTYPE_F32 1
+/** double. */
+#define DADAPT_DTYPE_F64 2
+
+/** "adam", "sgd"; NULL for other codes. Never freed. Any thread. */
+const char *dadapt_algorithm_name(dadapt_algorithm algorithm);
+
+/**
+ * The algorithm of that name.
+ *
+ * algorithm: out; NULL to learn only whether there is one.
+ * Errors: DADAPT_ERROR_UNKNOWN_ALGORITHM; of the string. Any thread.
+ */
+dadapt_status dadapt_algorithm_from_name(const char *name, dadapt_algorithm *algorithm);
+
+/** How many state arrays the algorithm keeps a tensor; 0 for other codes. Any thread. */
+size_t dadapt_algorithm_state_count(dadapt_algorithm algorithm);
+
+/**
+ * The name of one of its state arrays, "exp_avg"; NULL where there is none. Never freed. Any
+ * thread.
+ */
+const char *dadapt_algorithm_state_name(dadapt_algorithm algorithm, size_t slot);
+
+/** "f32", "f64"; NULL for other codes. Never freed. Any thread. */
+const char *dadapt_dtype_name(dadapt_dtype dtype);
+
+/* ---- Options ---- */
+
+/** An option. Values are doubles: switches are 0 or 1, counts whole numbers, choices codes. */
+typedef int32_t dadapt_key;
+
+/** Flags of dadapt_key_bounds. */
+typedef uint32_t dadapt_bounds;
+
+/** A value of DADAPT_KEY_ISA. */
+typedef int32_t dadapt_isa_code;
+
+/** A value of DADAPT_KEY_NON_FINITE. */
+typedef int32_t dadapt_non_finite;
+
+/**
+ * Learning rate, a factor on d: 1 unless there is a schedule. Groups are equal or 0 (frozen).
+ * Per group; default 1.
+ */
+#define DADAPT_KEY_LR 1
+/** Adam's decay of the running mean of gradients. Default 0.9. */
+#define DADAPT_KEY_BETA1 2
+/** Adam's decay of the running mean of squared gradients. Default 0.999. */
+#define DADAPT_KEY_BETA2 3
+/** Adam's addend to the root of the second moment. Per group; default 1e-8. */
+#define DADAPT_KEY_EPS 4
+/** Weight decay. Per group; default 0. */
+#define DADAPT_KEY_WEIGHT_DECAY 5
+
+/**
+ * 1: weight decay shrinks the parameter, as AdamW does. 0: it is added to the gradient. Per group;
+ * default 0.
+ */
+#define DADAPT_KEY_DECOUPLE 6
+/** 1: Adam's bias correction. Default 0. */
+#define DADAPT_KEY_USE_BIAS_CORRECTION 7
+
+/**
+ * The most that d may grow by in a step, as a factor. Default infinity, which is no limit; 1.02
+ * acts as a warm-up.
+ */
+#define DADAPT_KEY_GROWTH_RATE 8
+/** The group's rate relative to that of the others. Per group; default 1. */
+#define DADAPT_KEY_LAYER_SCALE 9
+/** SGD's momentum. Per group; default 0. */
+#define DADAPT_KEY_MOMENTUM 10
+/** The first d; it can be set until a step has made progress. Default 1e-6. */
+#define DADAPT_KEY_D0 11
+/** The log callback gets a line every so many steps. Default 0, which is never. */
+#define DADAPT_KEY_LOG_EVERY 12
+/** What a NaN or an infinity in a gradient does: DADAPT_NON_FINITE_REJECT, _SKIP or _PROPAGATE. */
+#define DADAPT_KEY_NON_FINITE 13
+
+/**
+ * Threads of a large step, the calling thread included. Default 0: as many as the environment
+ * variable DADAPT_NUM_THREADS says, else as many as there are processors. Of configurations only.
+ */
+#define DADAPT_KEY_NUM_THREADS 14
+
+/**
+ * Forces an instruction set, by DADAPT_ISA_SCALAR and so on. Default 0: the one that the
+ * environment variable DADAPT_ISA names, else the widest there is. Of configurations only.
+ */
+#define DADAPT_KEY_ISA 15
+/** The step is an error and changes nothing. The default. */
+#define DADAPT_NON_FINITE_REJECT 0
+/** The step succeeds, changes nothing and reports so. */
+#define DADAPT_NON_FINITE_SKIP 1
+
+/**
+ * Not looked for, which saves reading the gradients twice. Such a value spreads over the
+ * parameters; d alone is protected from it.
+ */
+#define DADAPT_NON_FINITE_PROPAGATE 2
+/** Plain code. */
+#define DADAPT_ISA_SCALAR 1
+/** x86-64 AVX2 and FMA. */
+#define DADAPT_ISA_AVX2 2
+/** x86-64 AVX-512 F, BW, CD, DQ, VL. */
+#define DADAPT_ISA_AVX512 3
+/** AArch64 NEON. */
+#define DADAPT_ISA_NEON 4
+/** min itself is not allowed. */
+#define DADAPT_BOUNDS_OPEN_MIN 1
+/** max itself is not allowed. */
+#define DADAPT_BOUNDS_OPEN_MAX 2
+/** Whole numbers only. */
+#define DADAPT_BOUNDS_INTEGER 4
+/** Each group has its own value. */
+#define DADAPT_BOUNDS_PER_GROUP 8
+
+/**
+ * The option's name in lower case, "weight_decay"; NULL for other codes. Never freed. Any thread.
+ */
+const char *dadapt_key_name(dadapt_key key);
+
+/**
+ * The option of that name.
+ *
+ * key: out; NULL to learn only whether there is one.
+ * Errors: DADAPT_ERROR_UNKNOWN_KEY; of the string. Any thread.
+ */
+dadapt_status dadapt_key_from_name(const char *name, dadapt_key *key);
+
+/**
+ * The values that an option takes: from min to max, but for what the flags take away. NaN never.
+ *
+ * min, max, flags: out, each NULL where it is not wanted; flags are DADAPT_BOUNDS_....
+ * Errors: DADAPT_ERROR_UNKNOWN_KEY. Any thread.
+ */
+dadapt_status dadapt_key_bounds(dadapt_key key, double *min, double *max, dadapt_bounds *flags);
+
+/**
+ * The instruction set that an optimizer gets by default: the one that the environment variable
+ * DADAPT_ISA names, else the widest that this machine has. The bits are the same with each.
+ *
+ * name: out, "scalar", "avx2", "avx512" or "neon"; never freed.
+ * Errors: DADAPT_ERROR_UNKNOWN_ISA and DADAPT_ERROR_ISA_UNAVAILABLE, of DADAPT_ISA;
+ * DADAPT_ERROR_NULL_POINTER. Any thread.
+ */
+dadapt_status dadapt_isa(const char **name);
+
+/**
+ * "scalar", "avx2", "avx512", "neon" for DADAPT_ISA_SCALAR and so on; NULL for other codes. Never
+ * freed. Any thread.
+ */
+const char *dadapt_isa_name(dadapt_isa_code isa);
+
+/* ---- Configuration ---- */
+
+/**
+ * What an optimizer is made from: algorithm, groups, options. Its functions may run on any thread,
+ * on one at a time; those that take it as const may run at once.
+ */
+typedef struct dadapt_config dadapt_config;
+
+/** The number of a group. Groups count from 0. */
+typedef uint32_t dadapt_group;
+
+/**
+ * In the place of a group: the options that are one value for all groups, or an option of all
+ * groups, those to come included.
+ */
+#define DADAPT_ALL_GROUPS UINT32_MAX
+
+/**
+ * A configuration with the algorithm's defaults and one group, 0. The defaults are those of the
+ * Python package dadaptation.
+ *
+ * config: out, to be freed with dadapt_config_free.
+ * Errors: DADAPT_ERROR_UNKNOWN_ALGORITHM, DADAPT_ERROR_NULL_POINTER. Any thread.
+ */
+dadapt_status dadapt_config_new(dadapt_algorithm algorithm, struct dadapt_config **config);
+
+/** Frees a configuration. Optimizers made from it stay. NULL is fine. */
+void dadapt_config_free(struct dadapt_config *config);
+
+/**
+ * Adds a group, with the options that were set for all groups.
+ *
+ * group: out, its number; groups count from 0. NULL where it is not wanted.
+ * Errors: DADAPT_ERROR_NULL_POINTER.
+ */
+dadapt_status dadapt_config_add_group(struct dadapt_config *config, dadapt_group *group);
+
+/**
+ * Sets an option of a group, or with DADAPT_ALL_GROUPS one of the optimizer or of all groups.
+ *
+ * Errors: DADAPT_ERROR_UNKNOWN_KEY, _KEY_NOT_FOR_ALGORITHM, _OUT_OF_BOUNDS (which a NaN always
+ * is), _UNKNOWN_GROUP, _NOT_PER_GROUP, _NULL_POINTER.
+ */
+dadapt_status dadapt_config_set_f64(struct dadapt_config *config,
+                                    dadapt_group group,
+                                    dadapt_key key,
+                                    double value);
+
+/** As dadapt_config_set_f64, with the option's name: "weight_decay". */
+dadapt_status dadapt_config_set_f64_by_name(struct dadapt_config *config,
+                                            dadapt_group group,
+                                            const char *key,
+                                            double value);
+
+/**
+ * An option of a group, or with DADAPT_ALL_GROUPS one of the optimizer or of groups to come.
+ *
+ * value: out.
+ * Errors: DADAPT_ERROR_UNKNOWN_KEY, _KEY_NOT_FOR_ALGORITHM, _UNKNOWN_GROUP, _NULL_POINTER.
+ */
+dadapt_status dadapt_config_get_f64(const struct dadapt_config *config,
+                                    dadapt_group group,
+                                    dadapt_key key,
+                                    double *value);
+
+/** As dadapt_config_get_f64, with the option's name. */
+dadapt_status dadapt_config_get_f64_by_name(const struct dadapt_config *config,
+                                            dadapt_group group,
+                                            const char *key,
+                                            double *value);
+
+/**
+ * What the last call that failed on the configuration had to say; "" where none has or config is
+ * NULL. Never NULL. Good until the next call that fails on the configuration.
+ */
+const char *dadapt_config_last_error(const struct dadapt_config *config);
+
+/* ---- Optimizer ---- */
+
+/**
+ * An optimizer: its tensors, their state, the estimate d. Its functions may run on any thread, on
+ * one at a time; those that take it as const may run at once. Different optimizers are
+ * independent.
+ */
+typedef struct dadapt_optimizer dadapt_optimizer;
+
+/**
+ * Called with the line that DADAPT_KEY_LOG_EVERY asks for. It must return: no longjmp, no C++
+ * exception.
+ */
+typedef void (*dadapt_log_callback)(void *context, const char *line);
+
+/**
+ * An optimizer with the configuration's algorithm, groups and options, and no tensors yet. The
+ * configuration is copied: it can be changed, used again and freed. Threads are started by the
+ * first step that is large enough.
+ *
+ * optimizer: out, to be freed with dadapt_optimizer_free.
+ * Errors, kept by the configuration: DADAPT_ERROR_UNKNOWN_ISA, _ISA_UNAVAILABLE, _ENVIRONMENT,
+ * _NULL_POINTER.
+ */
+dadapt_status dadapt_optimizer_new(const dadapt_config *config,
+                                   struct dadapt_optimizer **optimizer);
+
+/** Frees an optimizer and the state that it owns. NULL is fine. */
+void dadapt_optimizer_free(struct dadapt_optimizer *optimizer);
+
+/** Adds a group, as dadapt_config_add_group does. Allowed between steps. */
+dadapt_status dadapt_optimizer_add_group(struct dadapt_optimizer *optimizer, dadapt_group *group);
+
+/**
+ * Sets an option, as dadapt_config_set_f64 does. It holds from the next step on.
+ *
+ * Errors: as there; DADAPT_ERROR_FIXED for DADAPT_KEY_ISA and DADAPT_KEY_NUM_THREADS, and for
+ * DADAPT_KEY_D0 once a step has made progress.
+ */
+dadapt_status dadapt_optimizer_set_f64(struct dadapt_optimizer *optimizer,
+                                       dadapt_group group,
+                                       dadapt_key key,
+                                       double value);
+
+/** As dadapt_optimizer_set_f64, with the option's name. */
+dadapt_status dadapt_optimizer_set_f64_by_name(struct dadapt_optimizer *optimizer,
+                                               dadapt_group group,
+                                               const char *key,
+                                               double value);
+
+/**
+ * Sets a group's lr, or with DADAPT_ALL_GROUPS everybody's: a schedule's factor, or 0 to freeze.
+ * Groups whose lr is not 0 must agree when dadapt_optimizer_step is called.
+ */
+dadapt_status dadapt_optimizer_set_lr(struct dadapt_optimizer *optimizer,
+                                      dadapt_group group,
+                                      double lr);
+
+/** An option, as dadapt_config_get_f64 has it. */
+dadapt_status dadapt_optimizer_get_f64(const struct dadapt_optimizer *optimizer,
+                                       dadapt_group group,
+                                       dadapt_key key,
+                                       double *value);
+
+/** As dadapt_optimizer_get_f64, with the option's name. */
+dadapt_status dadapt_optimizer_get_f64_by_name(const struct dadapt_optimizer *optimizer,
+                                               dadapt_group group,
+                                               const char *key,
+                                               double *value);
+
+/**
+ * What the last call that failed on the optimizer had to say; "" where none has or optimizer is
+ * NULL. Never NULL. Good until the next call that fails on the optimizer.
+ */
+const char *dadapt_optimizer_last_error(const struct dadapt_optimizer *optimizer);
+
+/**
+ * Registers a tensor of len elements and allocates its state. Allowed between steps.
+ *
+ * group: its number, not DADAPT_ALL_GROUPS.
+ * name: what messages call the tensor; must be new. NULL names it by its id. Copied.
+ * dtype: DADAPT_DTYPE_F32 or DADAPT_DTYPE_F64, also of its state.
+ * id: out; ids count from 0.
+ * Errors: DADAPT_ERROR_UNKNOWN_GROUP, _DUPLICATE_NAME, _UNKNOWN_DTYPE, _TOO_LONG,
+ * _OUT_OF_MEMORY, _INVALID_UTF8, _NULL_POINTER.
+ */
+dadapt_status dadapt_optimizer_add_tensor(struct dadapt_optimizer *optimizer,
+                                          dadapt_group group,
+                                          const char *name,
+                                          dadapt_dtype dtype,
+                                          size_t len,
+                                          uint64_t *id);
+
+/**
+ * Registers a tensor whose state the caller keeps and gives to each step: the field state of
+ * dadapt_tensor. Arguments and errors are those of dadapt_optimizer_add_tensor.
+ *
+ * There are dadapt_algorithm_state_count arrays, each of len elements of dtype: see
+ * dadapt_optimizer_state_bytes. All are 0 before the tensor's first step and are left alone
+ * between steps; they may be moved.
+ */
+dadapt_status dadapt_optimizer_add_tensor_with_state_of_caller(struct dadapt_optimizer *optimizer,
+                                                               dadapt_group group,
+                                                               const char *name,
+                                                               dadapt_dtype dtype,
+                                                               size_t len,
+                                                               uint64_t *id);
+
+/**
+ * The id of the tensor of that name.
+ *
+ * id: out; NULL to learn only whether there is one.
+ * Errors: DADAPT_ERROR_UNKNOWN_TENSOR, _INVALID_UTF8, _NULL_POINTER.
+ */
+dadapt_status dadapt_optimizer_tensor_id(const struct dadapt_optimizer *optimizer,
+                                         const char *name,
+                                         uint64_t *id);
+
+/**
+ * The estimate as of the last step: d0 before the first.
+ *
+ * d: out. Errors: DADAPT_ERROR_NULL_POINTER.
+ */
+dadapt_status dadapt_optimizer_d(const struct dadapt_optimizer *optimizer, double *d);
+
+/**
+ * How many steps have made progress.
+ *
+ * k: out. Errors: DADAPT_ERROR_NULL_POINTER.
+ */
+dadapt_status dadapt_optimizer_k(const struct dadapt_optimizer *optimizer, uint64_t *k);
+
+/**
+ * The optimizer's algorithm.
+ *
+ * algorithm: out. Errors: DADAPT_ERROR_NULL_POINTER.
+ */
+dadapt_status dadapt_optimizer_algorithm(const struct dadapt_optimizer *optimizer,
+                                         dadapt_algorithm *algorithm);
+
+/**
+ * The instruction set that the optimizer's steps run on.
+ *
+ * name: out, as dadapt_isa has it. Errors: DADAPT_ERROR_NULL_POINTER.
+ */
+dadapt_status dadapt_optimizer_isa(const struct dadapt_optimizer *optimizer, const char **name);
+
+/**
+ * Sets what gets a line on d every DADAPT_KEY_LOG_EVERY steps, at the end of dadapt_optimizer_step
+ * and on its thread. The line is good during the call; the callback may use the optimizer.
+ *
+ * callback: NULL for none. context: what it is called with.
+ */
+dadapt_status dadapt_optimizer_set_log(struct dadapt_optimizer *optimizer,
+                                       dadapt_log_callback callback,
+                                       void *context);
+
+/* ---- Step ---- */
+
+/**
+ * One tensor of a step. Fill it with zeros first (memset, or = {0}): zero means default, and what
+ * later versions add is then as it should be.
+ */
+typedef struct dadapt_tensor {
+    /** sizeof(dadapt_tensor), the same in all elements of an array. */
+    size_t struct_size;
+    /** The tensor, by the id that it was registered with. */
+    uint64_t id;
+    /** Its elements, as many as registered. */
+    size_t len;
+    /** Its element type as registered; 0 where that need not be checked. */
+    dadapt_dtype dtype;
+    /** 0. */
+    int32_t reserved;
+    /** Parameters, in and out. May be NULL if len is 0. */
+    void *p;
+    /** Gradient, only read. NULL: absent, and the tensor is left as it is. */
+    const void *g;
+    /**
+     * Where the caller keeps the state: state_count arrays, in and out, of len elements of the
+     * tensor's type. Else NULL.
+     */
+    void *const *state;
+    /** How many; 0 where the library keeps the state. */
+    size_t state_count;
+} dadapt_tensor;
+
+/** What became of d in a step. */
+typedef int32_t dadapt_movement;
+
+/** What a step did. Set struct_size before the step; the rest is written by it. */
+typedef struct dadapt_report {
+    /** sizeof(dadapt_report). */
+    size_t struct_size;
+    /** Steps that made progress, this one included. */
+    uint64_t k;
+    /** The estimate after the step. */
+    double d;
+    /** The estimate that this step alone argues for; d where the step has none. */
+    double d_hat;
+    /**
+     * What the step was scaled by: d*lr of before the step, with Adam's bias correction or divided
+     * by the norm of SGD's first gradients.
+     */
+    double dlr;
+    /** Numerator of d_hat. */
+    double numerator;
+    /** Denominator of d_hat; 0 where the step has none. */
+    double denominator;
+    /** Norm of all gradients where the step needed it, which is SGD's first; else NaN. */
+    double grad_norm;
+    /** 1 where parameters and state were updated, else 0. */
+    int32_t applied;
+    /** What became of d: DADAPT_MOVEMENT_.... */
+    dadapt_movement movement;
+} dadapt_report;
+
+/** d grew to d_hat. */
+#define DADAPT_MOVEMENT_GREW 1
+/** d grew by growth_rate, and d_hat is above that. */
+#define DADAPT_MOVEMENT_GROWTH_LIMITED 2
+/** d_hat is not above d, which never falls. */
+#define DADAPT_MOVEMENT_NOT_ABOVE 3
+
+/**
+ * No gradient with a value other than 0, or none at all: nothing changed. (Where the sum that
+ * divides became 0 by underflow or cancellation, the parameters did take their step.)
+ */
+#define DADAPT_MOVEMENT_NO_PROGRESS 4
+/** Every group's lr is 0: nothing changed. */
+#define DADAPT_MOVEMENT_LR_ZERO 5
+
+/**
+ * A gradient was not finite and such steps are skipped, or a sum was not finite, which leaves d as
+ * it was.
+ */
+#define DADAPT_MOVEMENT_NON_FINITE 6
+
+/**
+ * One step: updates parameters and state in one pass over memory, then the estimate d.
+ *
+ * tensors: n of them, each tensor once at most, in any order. Those left out, those whose gradient
+ *     is NULL and those of a group with lr 0 stay as they are. The arrays may lie elsewhere in
+ *     each step. They hold len initialised elements of the tensor's type, and no other thread uses
+ *     them during the call. Gradients may share memory with one another; otherwise no two arrays
+ *     may.
+ * report: what the step did, as far as its struct_size goes; NULL where it is not wanted.
+ *
+ * Everything is checked before anything is written: on an error but DADAPT_ERROR_INTERNAL all
+ * arrays, d, k and the report are as they were.
+ * Errors: DADAPT_ERROR_UNKNOWN_TENSOR, _TENSOR_TWICE, _UNKNOWN_DTYPE, _DTYPE, _LENGTH,
+ * _STATE_COUNT, _NULL_POINTER, _MISALIGNED, _OVERLAP: of the arrays. _STRUCT_SIZE, _RESERVED: of
+ * the structs. _MIXED_LR, _COEFFICIENT: of the options. _NON_FINITE_GRADIENT: of the gradients.
+ * _THREADS: of the system. _POISONED: after an earlier _INTERNAL.
+ *
+ * After the first step of the same tensors nothing is allocated, but where a line is logged.
+ */
+dadapt_status dadapt_optimizer_step(dadapt_optimizer *optimizer,
+                                    const struct dadapt_tensor *tensors,
+                                    size_t n,
+                                    struct dadapt_report *report);
+
+/**
+ * Words for a movement of a report, "limited by growth_rate"; NULL for other codes. Never freed.
+ * Any thread.
+ */
+const char *dadapt_movement_name(dadapt_movement movement);
+
+/* ---- State ---- */
+
+/**
+ * A tensor's state of that number, where the library owns it: to look at, to save, to restore
+ * between steps. dadapt_algorithm_state_name names it.
+ *
+ * state: out, len elements of dtype, aligned to them; it stays where it is until the optimizer is
+ * freed. len, dtype: out. Each is NULL where it is not wanted.
+ * Errors: DADAPT_ERROR_UNKNOWN_TENSOR, _UNKNOWN_STATE, _STATE_OF_CALLER, _NULL_POINTER.
+ * The optimizer must not be in use by another thread.
+ */
+dadapt_status dadapt_optimizer_state(dadapt_optimizer *optimizer,
+                                     uint64_t id,
+                                     size_t slot,
+                                     void **state,
+                                     size_t *len,
+                                     dadapt_dtype *dtype);
+
+/**
+ * The size of a tensor's state array of that number, whoever owns it.
+ *
+ * bytes: out. Errors: DADAPT_ERROR_UNKNOWN_TENSOR, _UNKNOWN_STATE, _NULL_POINTER.
+ */
+dadapt_status dadapt_optimizer_state_bytes(const dadapt_optimizer *optimizer,
+                                           uint64_t id,
+                                           size_t slot,
+                                           size_t *bytes);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,21 @@
+//! The public surface beside numbers: errors and their words, reports, the log, forked processes.
+
+mod errors;
+#[cfg(unix)]
+mod fork;
+mod log_lines;
+mod reports;
+
+#[path = "../common/run.rs"]
+mod run;
+
+/// Trainers move optimizers between threads.
+#[test]
+fn optimizers_can_be_sent_and_shared() {
+    fn assert_send_sync<T: Send + Sync>() {}
+    assert_send_sync::<dadapt::Optimizer>();
+    assert_send_sync::<dadapt::Config>();
+    assert_send_sync::<dadapt::TensorStep<'_>>();
+    assert_send_sync::<dadapt::Error>();
+    assert_send_sync::<dadapt::StepReport>();
+}

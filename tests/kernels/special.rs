@@ -1,0 +1,248 @@
+//! Values at the edges of the number format: same bits everywhere, no panic, and a `d` that holds.
+
+use crate::isas::each_isa;
+use crate::run::{Run, bits, config, rounded};
+use dadapt::{Algorithm, DType, Element, Isa, Key, Movement, NonFinite};
+
+const LEN: usize = 39;
+const STEPS: usize = 5;
+
+/// Kinds of decay and what else chooses a path.
+const OPTIONS: [&[(&str, f64)]; 4] = [
+    &[],
+    &[("weight_decay", 0.1)],
+    &[("weight_decay", 0.1), ("decouple", 1.0)],
+    &[("layer_scale", 0.3), ("momentum", 0.9), ("use_bias_correction", 1.0)],
+];
+
+/// What a type can hold that ordinary runs never meet.
+fn specials(dtype: DType) -> Vec<f64> {
+    let mut all = vec![0.0, -0.0, f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 1e19, -1e19, 1e-20];
+    match dtype {
+        DType::F32 => {
+            let (least, most) = (f64::from(f32::MIN_POSITIVE), f64::from(f32::MAX));
+            all.extend([1e-38, 1e-40, 1.5e-45, -1e-42, least, 1e21, 1e30, -1e30, most, -most]);
+        }
+        _ => {
+            let (least, most) = (f64::MIN_POSITIVE, f64::MAX);
+            all.extend([1e-160, 1e-310, 5e-324, -1e-320, least, 1e155, 1e200, -1e300, most, -most]);
+        }
+    }
+    all
+}
+
+#[test]
+fn special_f32_values_give_scalar_bits() {
+    check_specials::<f32>();
+}
+
+#[test]
+fn special_f64_values_give_scalar_bits() {
+    check_specials::<f64>();
+}
+
+/// Each special value in p or in g, in one step or from then on, at several places of a row.
+fn check_specials<E: Element>() {
+    let mut scalar: Vec<Vec<u64>> = Vec::new();
+    each_isa(|isa| {
+        let mut count = 0;
+        for &algorithm in Algorithm::ALL {
+            for options in OPTIONS {
+                for value in specials(E::DTYPE) {
+                    for in_p in [false, true] {
+                        for from_step in 0..3 {
+                            let what = format!(
+                                "{algorithm} {} {isa} {options:?}: {value:e} in {} at {from_step}",
+                                E::DTYPE,
+                                if in_p { "p" } else { "g" },
+                            );
+                            let place = Place { in_p, from_step, value };
+                            let found = run_with::<E>(algorithm, isa, options, place, &what);
+                            if isa == Isa::Scalar {
+                                scalar.push(found);
+                            } else {
+                                assert!(scalar[count] == found, "{what}: other bits");
+                            }
+                            count += 1;
+                        }
+                    }
+                }
+            }
+        }
+    });
+}
+
+#[derive(Clone, Copy)]
+struct Place {
+    in_p: bool,
+    from_step: usize,
+    value: f64,
+}
+
+fn run_with<E: Element>(
+    algorithm: Algorithm,
+    isa: Isa,
+    options: &[(&str, f64)],
+    place: Place,
+    what: &str,
+) -> Vec<u64> {
+    let mut run = small_run::<E>(algorithm, isa, options);
+    run.optimizer.set(Key::NonFinite, NonFinite::Propagate).unwrap();
+    let mut d = run.optimizer.d();
+    for step in 0..STEPS {
+        let mut g = gradient::<E>(step);
+        if step >= place.from_step {
+            for i in [step, 17, LEN - 1] {
+                let array = if place.in_p { &mut run.p[0] } else { &mut g };
+                array[i] = E::from_f64(place.value);
+            }
+        }
+        let report = run.step(&[Some(&g)]).unwrap_or_else(|error| panic!("{what}: {error}"));
+        assert!(report.d.is_finite() && report.d >= d, "{what}: d went from {d} to {}", report.d);
+        d = report.d;
+    }
+    if place.from_step > 1 {
+        assert!(d > 1e-2, "MISTRUSTED: {what}: d did not grow before");
+    }
+    run.bits()
+}
+
+/// Options that the algorithm lacks are left out.
+fn small_run<E: Element>(algorithm: Algorithm, isa: Isa, options: &[(&str, f64)]) -> Run<E> {
+    let mut run = Run::new(&config(algorithm, isa));
+    let has = |name: &str| algorithm.options().iter().any(|(key, _)| key.name() == name);
+    for (option, value) in options.iter().filter(|(name, _)| has(name)) {
+        run.set(None, option, *value);
+    }
+    run.set(None, "d0", 1e-2);
+    run.add(0, rounded(&(0..LEN).map(|i| (i as f64 - 11.0) / 16.0).collect::<Vec<_>>()));
+    run
+}
+
+fn gradient<E: Element>(step: usize) -> Vec<E> {
+    (0..LEN)
+        .map(|i| E::from_f64(((i * 7 + 3) % 32) as f64 / 16.0 - 0.9 + step as f64 / 64.0))
+        .collect()
+}
+
+/// Without decay the parameter is in no sum, so nothing that it holds can change d.
+#[test]
+fn infinite_parameter_leaves_d_alone() {
+    each_isa(|isa| {
+        for &algorithm in Algorithm::ALL {
+            let mut clean = small_run::<f32>(algorithm, isa, &[]);
+            let mut spoilt = small_run::<f32>(algorithm, isa, &[]);
+            for (i, value) in [(0, f32::INFINITY), (18, f32::NEG_INFINITY), (38, f32::NAN)] {
+                spoilt.p[0][i] = value;
+            }
+            for step in 0..6 {
+                let g = gradient::<f32>(step);
+                let clean = clean.step(&[Some(&g)]).unwrap();
+                let spoilt = spoilt.step(&[Some(&g)]).unwrap();
+                assert_eq!(clean.d.to_bits(), spoilt.d.to_bits(), "{algorithm} {isa} step {step}");
+            }
+            assert!(clean.optimizer.d() > 2e-2, "MISTRUSTED: {algorithm}: d did not grow");
+            for i in (0..LEN).filter(|i| ![0, 18, 38].contains(i)) {
+                assert_eq!(clean.p[0][i], spoilt.p[0][i], "{algorithm} {isa}: element {i}");
+            }
+        }
+    });
+}
+
+/// A gradient that is not finite in the very first step, where SGD takes its norm.
+#[test]
+fn non_finite_first_gradient_is_survived() {
+    each_isa(|isa| {
+        for &algorithm in Algorithm::ALL {
+            for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+                let mut run = small_run::<f32>(algorithm, isa, &[]);
+                run.optimizer.set(Key::NonFinite, NonFinite::Propagate).unwrap();
+                let mut g = gradient::<f32>(0);
+                g[5] = value;
+                let report = run.step(&[Some(&g)]).unwrap();
+                assert_eq!(report.movement, Movement::NonFinite, "{algorithm} {isa} {value}");
+                assert_eq!(report.d, 1e-2, "{algorithm} {isa} {value}");
+            }
+        }
+    });
+}
+
+#[test]
+fn f32_state_decays_without_subnormals() {
+    // d0*g*(1 - sqrt(beta2)) halves some 120 times on the way down.
+    check_decay::<f32>(f64::from(f32::MIN_POSITIVE), 3_000);
+}
+
+#[test]
+fn f64_state_decays_without_subnormals() {
+    check_decay::<f64>(f64::MIN_POSITIVE, 20_000);
+}
+
+/// Adam's state after the last nonzero gradient: normal numbers or 0. Rounded to nearest, a mean with
+/// a decay `beta` stops where `(1-beta)*x` is half of twice the smallest normal.
+fn check_decay<E: Element>(smallest_normal: f64, steps: usize) {
+    each_isa(|isa| {
+        let mut run = small_run::<E>(Algorithm::Adam, isa, &[("beta1", 0.8), ("beta2", 0.9)]);
+        run.step(&[Some(&gradient(0))]).unwrap();
+        let zeros = vec![E::from_f64(0.0); LEN];
+        let slots = [("exp_avg", 0.8), ("exp_avg_sq", 0.9), ("s", 0.9f64.sqrt())];
+        for step in 0..steps {
+            run.step(&[Some(&zeros)]).unwrap();
+            for (slot, beta) in slots {
+                let mut largest = 0.0f64;
+                for x in run.state(0, slot) {
+                    let size = x.to_f64().abs();
+                    let normal = size == 0.0 || size >= smallest_normal;
+                    assert!(normal, "{isa} step {step}: {slot} holds {size:e}");
+                    largest = largest.max(size);
+                }
+                assert!(step > 10 || largest > 0.0, "MISTRUSTED: {slot} was never there");
+                let stop = smallest_normal / (1.0 - beta);
+                assert!(
+                    step + 1 < steps || largest <= stop,
+                    "{isa}: {slot} stopped at {largest:e}"
+                );
+            }
+        }
+        assert!(run.parameter(0).iter().all(|x| x.is_finite()));
+    });
+}
+
+/// A gradient whose square is infinite in f32 is survived: `v` stops at the largest finite number.
+#[test]
+fn one_huge_gradient_does_not_poison_adam() {
+    each_isa(|isa| {
+        for size in [6e20f32, 1e25, 1e30] {
+            let mut run = small_run::<f32>(Algorithm::Adam, isa, &[("beta2", 0.9)]);
+            let huge: Vec<f32> = gradient::<f32>(0).iter().map(|g| g.signum() * size).collect();
+            run.step(&[Some(&gradient(0))]).unwrap();
+            run.step(&[Some(&huge)]).unwrap();
+            for step in 1..200 {
+                let report = run.step(&[Some(&gradient(step))]).unwrap();
+                assert!(report.numerator.is_finite(), "{isa} {size:e} step {step}: {report:?}");
+                assert!(run.parameter(0).iter().all(|p| p.is_finite()), "{isa} {size:e}");
+                assert!(run.state(0, "exp_avg_sq").iter().all(|v| v.is_finite()), "{isa}");
+            }
+        }
+    });
+}
+
+/// Squares that underflow are stored as zeros of either sign's bits, never as subnormals.
+#[test]
+fn tiny_gradients_leave_no_subnormals() {
+    each_isa(|isa| {
+        for size in [1e-18f32, 1e-19, 1e-20, 1e-30, 1e-38, 1e-44] {
+            let mut run = small_run::<f32>(Algorithm::Adam, isa, &[]);
+            for step in 0..4 {
+                let g: Vec<f32> = gradient::<f32>(step).iter().map(|g| g * size).collect();
+                let report = run.step(&[Some(&g)]).unwrap();
+                assert!(report.d.is_finite());
+                for slot in ["exp_avg", "exp_avg_sq", "s"] {
+                    let found = run.state(0, slot).iter().find(|x| x.is_subnormal());
+                    assert_eq!(found, None, "{isa} {size:e}: {slot}");
+                }
+            }
+            assert!(!bits(&run.p[0]).is_empty());
+        }
+    });
+}
