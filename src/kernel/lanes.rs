@@ -37,7 +37,7 @@ pub(crate) trait LaneElement: Element {
 macro_rules! lane_element {
     ($ty:ident, $reg:ident, $splat:ident, $add:ident, $sub:ident, $mul:ident, $div:ident,
      $sqrt:ident, $abs:ident, $mul_add:ident, $negate_mul_add:ident,
-     $int:ident, $splat_int:ident, $min_int:ident, $to_int:ident, $from_int:ident) => {
+     $splat_int:ident, $min_int:ident, $to_int:ident, $from_int:ident) => {
         impl LaneElement for $ty {
             type Reg<S: Simd> = S::$reg;
             const FLUSH: Self = 1.5 * (2.0 * <$ty>::MIN_POSITIVE / <$ty>::EPSILON);
@@ -78,8 +78,8 @@ macro_rules! lane_element {
             }
             #[inline(always)]
             fn saturate<S: Simd>(simd: S, x: S::$reg) -> S::$reg {
-                // Numbers that are not negative are in order as integers, infinity and NaN last.
-                let largest = simd.$splat_int(<$ty>::MAX.to_bits() as $int);
+                // From +0 on floats are in order as integers; infinity and NaNs come last.
+                let largest = simd.$splat_int(<$ty>::MAX.to_bits());
                 simd.$from_int(simd.$min_int(simd.$to_int(x), largest))
             }
             #[inline(always)]
@@ -102,11 +102,10 @@ lane_element!(
     abs_f32s,
     mul_add_f32s,
     negate_mul_add_f32s,
-    i32,
-    splat_i32s,
-    min_i32s,
-    transmute_i32s_f32s,
-    transmute_f32s_i32s
+    splat_u32s,
+    min_u32s,
+    transmute_u32s_f32s,
+    transmute_f32s_u32s
 );
 lane_element!(
     f64,
@@ -120,11 +119,10 @@ lane_element!(
     abs_f64s,
     mul_add_f64s,
     negate_mul_add_f64s,
-    i64,
-    splat_i64s,
-    min_i64s,
-    transmute_i64s_f64s,
-    transmute_f64s_i64s
+    splat_u64s,
+    min_u64s,
+    transmute_u64s_f64s,
+    transmute_f64s_u64s
 );
 
 /// What a lane function computes with. Each operation rounds once, to nearest; nothing is fused
@@ -176,7 +174,7 @@ impl<S: Simd, E: LaneElement> Lanes<S, E> {
     pub(crate) fn mul_add(self, a: E::Reg<S>, b: E::Reg<S>, c: E::Reg<S>) -> E::Reg<S> {
         E::mul_add(self.0, a, b, c)
     }
-    /// The largest finite number in place of infinity and NaN, for `x` that is not negative.
+    /// The largest finite number in place of infinity and NaN, for `x` from +0 on.
     #[inline(always)]
     pub(crate) fn saturate(self, x: E::Reg<S>) -> E::Reg<S> {
         E::saturate(self.0, x)
