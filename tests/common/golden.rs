@@ -50,6 +50,11 @@ impl Golden {
         Self::all("closed", dtype)
     }
 
+    /// Every file of AdaGrad with row-sparse gradients: those of a [`SparseProblem`].
+    pub fn sparse(dtype: &str) -> Vec<Self> {
+        Self::all("sparse", dtype)
+    }
+
     fn all(kind: &str, dtype: &str) -> Vec<Self> {
         let entries = fs::read_dir(directory()).expect("tests/golden/data exists");
         let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
@@ -143,6 +148,16 @@ impl Golden {
         self.arrays.get("d_budget")
     }
 
+    /// Open loop: the same after a step, which is 0 unless d follows from the parameters.
+    pub fn open_d_budget(&self, step: usize) -> f64 {
+        self.arrays.find("d_budget").map_or(0.0, |all| all[step])
+    }
+
+    /// Open loop: how far a tensor strays by `snapshots[index]`, relative to its largest element.
+    pub fn open_p_budget(&self, tensor: &str, index: usize) -> f64 {
+        self.arrays.find(&format!("p_budget.{tensor}")).map_or(0.0, |all| all[index])
+    }
+
     /// Closed loop: the same of the loss.
     pub fn loss_budget(&self) -> &[f64] {
         self.arrays.get("loss_budget")
@@ -218,6 +233,35 @@ impl Regression {
     }
 }
 
+/// The start and the gradients of the row-sparse cases. Tensors are `table` and `head`, dense.
+pub struct SparseProblem(Arrays);
+
+impl SparseProblem {
+    pub fn load() -> Self {
+        Self(Arrays::read(&directory().join("sparse.safetensors")).0)
+    }
+
+    pub fn initial(&self, tensor: &str) -> &[f64] {
+        self.0.get(&format!("initial.{tensor}"))
+    }
+
+    /// The rows of the table that a step draws, some of them several times, and their gradients.
+    pub fn rows(&self, step: usize) -> Option<(Vec<usize>, &[f64])> {
+        let draws = self.0.get("draws");
+        let (rows, values) = (self.0.get("rows"), self.0.get("values"));
+        let most = rows.len() / draws.len();
+        let width = values.len() / rows.len();
+        let count = draws[step] as usize;
+        let drawn = rows[step * most..][..count].iter().map(|row| *row as usize).collect();
+        (count > 0).then(|| (drawn, &values[step * most * width..][..count * width]))
+    }
+
+    pub fn head(&self, step: usize) -> &[f64] {
+        let len = self.initial("head").len();
+        &self.0.get("head")[step * len..][..len]
+    }
+}
+
 /// The tensors of one file. f64 holds the values of every dtype in use exactly.
 struct Arrays(BTreeMap<String, Vec<f64>>);
 
@@ -243,7 +287,11 @@ impl Arrays {
     }
 
     fn get(&self, name: &str) -> &[f64] {
-        self.0.get(name).unwrap_or_else(|| panic!("the file has no {name:?}"))
+        self.find(name).unwrap_or_else(|| panic!("the file has no {name:?}"))
+    }
+
+    fn find(&self, name: &str) -> Option<&[f64]> {
+        self.0.get(name).map(Vec::as_slice)
     }
 }
 

@@ -27,24 +27,35 @@ const F32_D_BOUND: f64 = 1e-4;
 const BUDGET_MULTIPLE: f64 = 4.0;
 const BUDGET_ULPS: f64 = 4.0;
 
+/// The cases of algorithms that the crate has. The vectors are of the whole family, and
+/// `oracle_vs_golden` checks them all.
+fn ours(mut cases: Vec<Golden>) -> Vec<Golden> {
+    cases.retain(|case| Algorithm::from_name(&case.algorithm).is_ok());
+    cases
+}
+
 #[test]
 fn open_loop_f64_agrees_with_reference() {
-    each_isa(|isa| Golden::open("f64").iter().for_each(|case| check_open::<f64>(case, isa)));
+    let cases = ours(Golden::open("f64"));
+    each_isa(|isa| cases.iter().for_each(|case| check_open::<f64>(case, isa)));
 }
 
 #[test]
 fn open_loop_f32_agrees_with_reference() {
-    each_isa(|isa| Golden::open("f32").iter().for_each(|case| check_open::<f32>(case, isa)));
+    let cases = ours(Golden::open("f32"));
+    each_isa(|isa| cases.iter().for_each(|case| check_open::<f32>(case, isa)));
 }
 
 #[test]
 fn closed_loop_f64_stays_within_budget() {
-    each_isa(|isa| Golden::closed("f64").iter().for_each(|case| check_closed::<f64>(case, isa)));
+    let cases = ours(Golden::closed("f64"));
+    each_isa(|isa| cases.iter().for_each(|case| check_closed::<f64>(case, isa)));
 }
 
 #[test]
 fn closed_loop_f32_stays_within_budget() {
-    each_isa(|isa| Golden::closed("f32").iter().for_each(|case| check_closed::<f32>(case, isa)));
+    let cases = ours(Golden::closed("f32"));
+    each_isa(|isa| cases.iter().for_each(|case| check_closed::<f32>(case, isa)));
 }
 
 #[test]

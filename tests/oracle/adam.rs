@@ -29,11 +29,13 @@ fn step(run: &mut Oracle, gradients: &Gradients, lr: f64) -> bool {
             let (m, v, s) = (&mut tensor.m[i], &mut tensor.v[i], &mut tensor.s[i]);
             let g = if group.decouple { given } else { given + decay * *p };
 
-            numerator.add(r * dlr * g * (*s / (v.sqrt() + eps)));
+            if group.counts(i) {
+                numerator.add(r * dlr * g * (*s / (v.sqrt() + eps)));
+                *s = beta3 * *s + dlr * (1.0 - beta3) * g;
+                sk_l1.add(r * s.abs());
+            }
             *m = beta1 * *m + r * dlr * (1.0 - beta1) * g;
             *v = beta2 * *v + (1.0 - beta2) * g * g;
-            *s = beta3 * *s + dlr * (1.0 - beta3) * g;
-            sk_l1.add(r * s.abs());
 
             if group.decouple {
                 *p -= decay * dlr * *p;

@@ -3,22 +3,52 @@
 //! A test replays gradients through an [`Oracle`] and compares. What it computes follows the papers
 //! (arXiv:2301.07733, arXiv:2306.06101) and the Python packages, with this crate's deliberate
 //! differences: a group at lr = 0 is frozen and enters no sum, decay, momentum, eps and `decouple`
-//! belong to the group, SGD has a layer scale, gradients are never written, and a step that makes no
-//! progress changes nothing at all.
+//! belong to the group, every algorithm has a layer scale and every adaptive one a growth rate,
+//! `slice_p` is not Prodigy's alone, gradients are never written, and a step that makes no progress
+//! changes nothing at all.
 //!
 //! A new algorithm is a file with a `const ALGORITHM`, and an entry of [`ALGORITHMS`].
 
 #![allow(dead_code)] // every integration test includes this module and uses its own part of it
 
+mod adagrad;
 mod adam;
+mod adam_preprint;
+mod adan;
+mod lion;
+mod plain;
+mod prodigy;
 mod sgd;
 mod sum;
 
 /// All of them; the names are those of the golden files.
-pub const ALGORITHMS: &[Algorithm] = &[adam::ALGORITHM, sgd::ALGORITHM];
+pub const ALGORITHMS: &[Algorithm] = &[
+    adam::ALGORITHM,
+    sgd::ALGORITHM,
+    adagrad::ALGORITHM,
+    lion::ALGORITHM,
+    adan::ADAN,
+    adan::ADAN_IP,
+    adam_preprint::ALGORITHM,
+    prodigy::ALGORITHM,
+    plain::SGD,
+    plain::ADAM,
+    plain::ADAGRAD,
+];
+
+/// The gradient of a tensor.
+#[derive(Clone, Copy, Debug)]
+pub enum Gradient<'a> {
+    Dense(&'a [f64]),
+    /// Of some rows of a table, one after another; a row may come several times. AdaGrad only.
+    Rows {
+        rows: &'a [usize],
+        values: &'a [f64],
+    },
+}
 
 /// For each tensor its gradient, or none.
-type Gradients<'a> = [Option<&'a [f64]>];
+type Gradients<'a> = [Option<Gradient<'a>>];
 
 /// One recurrence.
 #[derive(Clone, Copy)]
@@ -44,7 +74,12 @@ pub struct Shared {
     pub growth_rate: f64,
     pub beta1: f64,
     pub beta2: f64,
+    /// Adan's third, and Prodigy's, which defaults to the root of the second.
+    pub beta3: Option<f64>,
     pub use_bias_correction: bool,
+    pub d_coef: f64,
+    /// What the second moment of a tensor starts from.
+    pub initial_accumulator: f64,
 }
 
 /// Options of one group.
@@ -55,7 +90,19 @@ pub struct Group {
     pub eps: f64,
     pub layer_scale: f64,
     pub momentum: f64,
+    pub dampening: f64,
     pub decouple: bool,
+    pub no_prox: bool,
+    pub safeguard_warmup: bool,
+    /// Only every so many elements enter the sums that d follows from.
+    pub slice_p: usize,
+}
+
+impl Group {
+    /// Whether an element of a tensor enters the sums.
+    fn counts(&self, element: usize) -> bool {
+        element % self.slice_p == 0
+    }
 }
 
 /// A parameter and its state. Slots that the algorithm does not use stay zero.
@@ -65,14 +112,20 @@ pub struct Tensor {
     pub p: Vec<f64>,
     /// Whether it has ever had a gradient in a step that made progress.
     pub started: bool,
+    /// How many of them it had: plain Adam's own count.
+    pub steps: u64,
     /// First moment, `exp_avg`.
     pub m: Vec<f64>,
-    /// Second moment, `exp_avg_sq`.
+    /// Second moment, `exp_avg_sq`; AdaGrad's `alphak`.
     pub v: Vec<f64>,
     /// The weighted sum of gradients.
     pub s: Vec<f64>,
     /// The parameter at its first gradient.
     pub x0: Vec<f64>,
+    /// Adan's moving average of differences, `exp_avg_diff`.
+    pub e: Vec<f64>,
+    /// Adan's previous gradient, `pre_grad`.
+    pub h: Vec<f64>,
 }
 
 /// An optimizer. Everything is public: a test may read or set what it likes.
@@ -93,6 +146,15 @@ pub struct Oracle {
     pub d_hat: f64,
     /// SGD's norm of the first gradient.
     pub g0: f64,
+    /// `gsq_weighted`: the total of AdaGrad, the moving average of Adan and the preprint's Adam.
+    pub gsq: f64,
+    /// AdaGrad's total `sksq_weighted`.
+    pub sk_sq: f64,
+    /// Prodigy's largest estimate.
+    pub d_max: f64,
+    /// How much an estimate that raised d was at most smaller than the two terms whose difference
+    /// it is, and hence how much more of their rounding it has. 1 where it is no difference.
+    pub cancellation: f64,
 }
 
 impl Oracle {
@@ -103,7 +165,10 @@ impl Oracle {
             growth_rate: f64::INFINITY,
             beta1: 0.0,
             beta2: 0.0,
+            beta3: None,
             use_bias_correction: false,
+            d_coef: 1.0,
+            initial_accumulator: 0.0,
         };
         let mut group = Group {
             lr: 1.0,
@@ -111,12 +176,17 @@ impl Oracle {
             eps: 0.0,
             layer_scale: 1.0,
             momentum: 0.0,
+            dampening: 0.0,
             decouple: false,
+            no_prox: false,
+            safeguard_warmup: false,
+            slice_p: 1,
         };
         (algorithm.defaults)(&mut shared, &mut group);
         Self {
             algorithm,
             d: shared.d0,
+            d_max: shared.d0,
             shared,
             groups: vec![group; groups],
             tensors: Vec::new(),
@@ -125,19 +195,26 @@ impl Oracle {
             denominator: 0.0,
             d_hat: f64::NAN,
             g0: 0.0,
+            gsq: 0.0,
+            sk_sq: 0.0,
+            cancellation: 1.0,
         }
     }
 
     /// Sets an option by the reference's name; `None` means every group. Flags are 0 or 1.
+    /// `restart` is no option, but golden files list it as if it were.
     pub fn set(&mut self, group: Option<usize>, option: &str, value: f64) {
         match option {
             "d0" => {
                 assert_eq!(self.k, 0, "d0 is where d starts");
-                (self.shared.d0, self.d) = (value, value);
+                (self.shared.d0, self.d, self.d_max) = (value, value, value);
             }
             "growth_rate" => self.shared.growth_rate = value,
             "beta1" => self.shared.beta1 = value,
             "beta2" => self.shared.beta2 = value,
+            "beta3" => self.shared.beta3 = Some(value),
+            "d_coef" => self.shared.d_coef = value,
+            "restart" => self.restart(),
             "use_bias_correction" => self.shared.use_bias_correction = value != 0.0,
             _ => {
                 let chosen = match group {
@@ -151,7 +228,11 @@ impl Oracle {
                         "eps" => group.eps = value,
                         "layer_scale" => group.layer_scale = value,
                         "momentum" => group.momentum = value,
+                        "dampening" => group.dampening = value,
                         "decouple" => group.decouple = value != 0.0,
+                        "no_prox" => group.no_prox = value != 0.0,
+                        "safeguard_warmup" => group.safeguard_warmup = value != 0.0,
+                        "slice_p" => group.slice_p = value as usize,
                         _ => panic!("the oracle has no option {option:?}"),
                     }
                 }
@@ -167,18 +248,41 @@ impl Oracle {
             group,
             p,
             started: false,
+            steps: 0,
             m: zero.clone(),
-            v: zero.clone(),
+            v: vec![self.shared.initial_accumulator; zero.len()],
             s: zero.clone(),
+            e: zero.clone(),
+            h: zero.clone(),
             x0: zero,
         });
     }
 
+    /// Adan's restart: d and k stay, all else is forgotten.
+    pub fn restart(&mut self) {
+        assert!(self.algorithm.name.starts_with("adan"), "only Adan restarts");
+        adan::restart(self);
+    }
+
     /// One step with a gradient, or none, for each tensor. Returns d as the step left it.
-    pub fn step(&mut self, gradients: &Gradients) -> f64 {
+    pub fn step(&mut self, gradients: &[Option<&[f64]>]) -> f64 {
+        let gradients: Vec<_> = gradients.iter().map(|g| g.map(Gradient::Dense)).collect();
+        self.step_with(&gradients)
+    }
+
+    /// The same where some gradients are of rows.
+    pub fn step_with(&mut self, gradients: &Gradients) -> f64 {
         assert_eq!(gradients.len(), self.tensors.len(), "one entry a tensor");
         for (tensor, gradient) in self.tensors.iter().zip(gradients) {
-            assert!(gradient.is_none_or(|g| g.len() == tensor.p.len()), "a length differs");
+            match gradient {
+                Some(Gradient::Dense(g)) => assert_eq!(g.len(), tensor.p.len(), "a length differs"),
+                Some(Gradient::Rows { rows, values }) if !rows.is_empty() => {
+                    let width = values.len() / rows.len();
+                    assert_eq!(values.len(), width * rows.len(), "rows of unequal length");
+                    assert_eq!(tensor.p.len() % width, 0, "rows of another length");
+                }
+                _ => {}
+            }
         }
         let lr = self.groups.iter().fold(0.0, |most: f64, group| most.max(group.lr));
         assert!(self.groups.iter().all(|group| group.lr == lr || group.lr == 0.0), "unequal lrs");
@@ -191,15 +295,37 @@ impl Oracle {
     }
 
     /// The tensors that take part in a step, each with its gradient and its group.
+    fn taking_part<'a>(
+        tensors: &'a mut [Tensor],
+        groups: &'a [Group],
+        gradients: &'a Gradients,
+    ) -> impl Iterator<Item = (&'a mut Tensor, Gradient<'a>, &'a Group)> {
+        tensors.iter_mut().zip(gradients).filter_map(|(tensor, gradient)| {
+            let group = &groups[tensor.group];
+            gradient.filter(|_| group.lr > 0.0).map(|g| (tensor, g, group))
+        })
+    }
+
+    /// The same for an algorithm that knows no rows.
     fn active<'a>(
         tensors: &'a mut [Tensor],
         groups: &'a [Group],
         gradients: &'a Gradients,
     ) -> impl Iterator<Item = (&'a mut Tensor, &'a [f64], &'a Group)> {
-        tensors.iter_mut().zip(gradients).filter_map(|(tensor, gradient)| {
-            let group = &groups[tensor.group];
-            gradient.filter(|_| group.lr > 0.0).map(|g| (tensor, g, group))
+        let all = Self::taking_part(tensors, groups, gradients);
+        all.map(|(tensor, gradient, group)| match gradient {
+            Gradient::Dense(gradient) => (tensor, gradient, group),
+            Gradient::Rows { .. } => panic!("only AdaGrad takes gradients of rows"),
         })
+    }
+
+    /// Ends a step whose estimate is `(plus - minus) / denominator`.
+    fn finish_difference(&mut self, plus: f64, minus: f64) {
+        let old = self.d;
+        self.finish((plus - minus) / self.denominator);
+        if self.d > old {
+            self.cancellation = self.cancellation.max((plus + minus) / (plus - minus));
+        }
     }
 
     /// Ends a step that made progress: d grows to the estimate, as far as `growth_rate` allows.
