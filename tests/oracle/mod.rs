@@ -101,7 +101,7 @@ pub struct Group {
 impl Group {
     /// Whether an element of a tensor enters the sums.
     fn counts(&self, element: usize) -> bool {
-        element % self.slice_p == 0
+        element.is_multiple_of(self.slice_p)
     }
 }
 
