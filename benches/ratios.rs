@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::streams::{adam_ceiling, adam_plain, read_gradient, sgd_ceiling};
+use common::streams::{adam_ceiling, adam_plain, adam_sumless, read_gradient, sgd_ceiling};
 use common::{Case, coefficients};
 use dadapt::{Algorithm, NonFinite};
 use std::time::Instant;
@@ -62,6 +62,7 @@ fn main() {
     let c = coefficients();
     let memory = |case: &mut Case| adam_ceiling(case.arrays(), &c);
     let plain = |case: &mut Case| adam_plain(case.arrays(), &c);
+    let sumless = |case: &mut Case| adam_sumless(case.arrays(), &c);
     let sgd_memory = |case: &mut Case| sgd_ceiling(case.arrays(), &c);
     let checked = |case: &mut Case| case.step_with(NonFinite::Reject);
     for len in [100_000, 1_000_000, 10_000_000] {
@@ -69,6 +70,7 @@ fn main() {
         let mut adam = case(Algorithm::Adam, 1, NonFinite::Propagate);
         compare("adam / memory", 36, len, &mut adam, Case::step, memory);
         compare("adam / plain kernel", 36, len, &mut adam, Case::step, plain);
+        compare("adam / plain kernel without sums", 36, len, &mut adam, Case::step, sumless);
         compare("plain kernel / memory", 36, len, &mut adam, plain, memory);
         // No more than 1: the check costs what reading 4 bytes costs.
         compare(

@@ -6,7 +6,7 @@
 
 mod common;
 
-use common::streams::{adam_ceiling, adam_plain, read_gradient, sgd_ceiling};
+use common::streams::{adam_ceiling, adam_plain, adam_sumless, read_gradient, sgd_ceiling};
 use common::{Case, coefficients};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use dadapt::{Algorithm, NonFinite};
@@ -15,10 +15,11 @@ use dadapt::{Algorithm, NonFinite};
 type Run = (&'static str, fn(&mut Case));
 
 fn step(c: &mut Criterion) {
-    let adam: [Run; 3] = [
+    let adam: [Run; 4] = [
         ("step", Case::step),
         ("memory ceiling", |case| adam_ceiling(case.arrays(), &coefficients())),
         ("plain kernel", |case| adam_plain(case.arrays(), &coefficients())),
+        ("plain kernel without sums", |case| adam_sumless(case.arrays(), &coefficients())),
     ];
     let sgd: [Run; 2] = [
         ("step", Case::step),

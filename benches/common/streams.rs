@@ -66,8 +66,38 @@ multiversioned! {
 }
 
 multiversioned! {
-    /// D-Adapt Adam without statistics: the same streams, two square roots and one division.
+    /// D-Adapt Adam as one would write it: the same streams, two square roots, one division, and
+    /// its two sums in f32 lanes, with no care for order, subnormals or other instruction sets.
     adam_plain, adam_plain_loop, 3, |a, c| {
+        const LANES: usize = 16;
+        let [m, v, s] = a.state;
+        let [beta1, m_g, beta2, v_g, sqrt_beta2, s_g, eps, _] = *c;
+        let (mut numerator, mut s_l1) = ([0.0f32; LANES], [0.0f32; LANES]);
+        let rows = a.p.chunks_exact_mut(LANES).zip(a.g.chunks_exact(LANES));
+        let state = m.chunks_exact_mut(LANES).zip(v.chunks_exact_mut(LANES));
+        for (((p, g), (m, v)), s) in rows.zip(state).zip(s.chunks_exact_mut(LANES)) {
+            for i in 0..LANES {
+                let old = v[i].sqrt() + eps;
+                let next_m = beta1.mul_add(m[i], m_g * g[i]);
+                let next_v = beta2.mul_add(v[i], v_g * g[i] * g[i]);
+                let next_s = sqrt_beta2.mul_add(s[i], s_g * g[i]);
+                let next = next_v.sqrt() + eps;
+                let inverse = 1.0 / (old * next);
+                numerator[i] += g[i] * (s[i] * (inverse * next));
+                s_l1[i] += next_s.abs();
+                p[i] -= next_m * (inverse * old);
+                m[i] = next_m;
+                v[i] = next_v;
+                s[i] = next_s;
+            }
+        }
+        std::hint::black_box((numerator, s_l1));
+    }
+}
+
+multiversioned! {
+    /// The same without its sums.
+    adam_sumless, adam_sumless_loop, 3, |a, c| {
         let [m, v, s] = a.state;
         let n = a.p.len();
         let (p, g, m, v, s) = (&mut a.p[..n], &a.g[..n], &mut m[..n], &mut v[..n], &mut s[..n]);

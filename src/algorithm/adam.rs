@@ -16,8 +16,8 @@
 //!
 //! The two quotients share one division: with `a`, `b` the old and the new denominator,
 //! `q = 1/(a*b)`, `1/a = q*b` and `1/b = q*a` to within 2 units in the last place. The divider is
-//! what limits this kernel in cache. `eps >= 1e-18` keeps `a*b` a normal number in f32, and `v` stops
-//! at the largest finite number.
+//! what limits this kernel in cache. `eps >= 1e-18` keeps `a*b` a normal number in f32, and
+//! where `v` overflows the numerator is NaN, on which the slot is saturated.
 //!
 //! Source: arXiv:2301.07733; `dadaptation` 3.2, `dadapt_adam.py`, `DAdaptAdam.step`.
 
@@ -43,9 +43,9 @@ impl Rule<8, 3, 2> for Adam {
         (Key::D0, 1e-6),
     ];
     const STATE: [Slot; 3] = [
-        Slot { name: "exp_avg", init: Init::Zero },
-        Slot { name: "exp_avg_sq", init: Init::Zero },
-        Slot { name: "s", init: Init::Zero },
+        Slot { name: "exp_avg", init: Init::Zero, saturates: false },
+        Slot { name: "exp_avg_sq", init: Init::Zero, saturates: true },
+        Slot { name: "s", init: Init::Zero, saturates: false },
     ];
     const NEEDS_G0: bool = false;
 
@@ -93,8 +93,7 @@ impl Rule<8, 3, 2> for Adam {
             g = lanes.mul_add(decay_p, p, g);
         }
         let next_m = lanes.decay(beta1, m, m_g, g);
-        // Saturated, as 0 times an infinite denominator would be NaN below.
-        let next_v = lanes.saturate(lanes.decay(beta2, v, lanes.mul(v_g, g), g));
+        let next_v = lanes.decay(beta2, v, lanes.mul(v_g, g), g);
         let next_s = lanes.decay(sqrt_beta2, s, s_g, g);
 
         let denom = lanes.add(lanes.sqrt(v), eps);

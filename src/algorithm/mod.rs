@@ -40,6 +40,9 @@ pub(crate) struct Slot {
     /// The reference's name for it.
     pub(crate) name: &'static str,
     pub(crate) init: Init,
+    /// Infinity does not last: after a step whose sums are not finite it becomes the largest finite
+    /// number. The lane function makes such a sum of it.
+    pub(crate) saturates: bool,
 }
 
 /// The scalars of a step that a recurrence reads.

@@ -40,8 +40,10 @@ impl Rule<6, 2, 2> for Sgd {
         (Key::LayerScale, 1.0),
         (Key::D0, 1e-6),
     ];
-    const STATE: [Slot; 2] =
-        [Slot { name: "s", init: Init::Zero }, Slot { name: "x0", init: Init::Parameter }];
+    const STATE: [Slot; 2] = [
+        Slot { name: "s", init: Init::Zero, saturates: false },
+        Slot { name: "x0", init: Init::Parameter, saturates: false },
+    ];
     const NEEDS_G0: bool = true;
 
     fn gamma(scalars: &Scalars) -> f64 {

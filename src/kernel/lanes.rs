@@ -25,7 +25,6 @@ pub(crate) trait LaneElement: Element {
     fn abs<S: Simd>(simd: S, a: Self::Reg<S>) -> Self::Reg<S>;
     fn mul_add<S: Simd>(simd: S, a: Self::Reg<S>, b: Self::Reg<S>, c: Self::Reg<S>)
     -> Self::Reg<S>;
-    fn saturate<S: Simd>(simd: S, x: Self::Reg<S>) -> Self::Reg<S>;
     fn negate_mul_add<S: Simd>(
         simd: S,
         a: Self::Reg<S>,
@@ -36,8 +35,7 @@ pub(crate) trait LaneElement: Element {
 
 macro_rules! lane_element {
     ($ty:ident, $reg:ident, $splat:ident, $add:ident, $sub:ident, $mul:ident, $div:ident,
-     $sqrt:ident, $abs:ident, $mul_add:ident, $negate_mul_add:ident,
-     $splat_int:ident, $min_int:ident, $to_int:ident, $from_int:ident) => {
+     $sqrt:ident, $abs:ident, $mul_add:ident, $negate_mul_add:ident) => {
         impl LaneElement for $ty {
             type Reg<S: Simd> = S::$reg;
             const FLUSH: Self = 1.5 * (2.0 * <$ty>::MIN_POSITIVE / <$ty>::EPSILON);
@@ -77,12 +75,6 @@ macro_rules! lane_element {
                 simd.$mul_add(a, b, c)
             }
             #[inline(always)]
-            fn saturate<S: Simd>(simd: S, x: S::$reg) -> S::$reg {
-                // From +0 on floats are in order as integers; infinity and NaNs come last.
-                let largest = simd.$splat_int(<$ty>::MAX.to_bits());
-                simd.$from_int(simd.$min_int(simd.$to_int(x), largest))
-            }
-            #[inline(always)]
             fn negate_mul_add<S: Simd>(simd: S, a: S::$reg, b: S::$reg, c: S::$reg) -> S::$reg {
                 simd.$negate_mul_add(a, b, c)
             }
@@ -101,11 +93,7 @@ lane_element!(
     sqrt_f32s,
     abs_f32s,
     mul_add_f32s,
-    negate_mul_add_f32s,
-    splat_u32s,
-    min_u32s,
-    transmute_u32s_f32s,
-    transmute_f32s_u32s
+    negate_mul_add_f32s
 );
 lane_element!(
     f64,
@@ -118,11 +106,7 @@ lane_element!(
     sqrt_f64s,
     abs_f64s,
     mul_add_f64s,
-    negate_mul_add_f64s,
-    splat_u64s,
-    min_u64s,
-    transmute_u64s_f64s,
-    transmute_f64s_u64s
+    negate_mul_add_f64s
 );
 
 /// What a lane function computes with. Each operation rounds once, to nearest; nothing is fused
@@ -173,11 +157,6 @@ impl<S: Simd, E: LaneElement> Lanes<S, E> {
     #[inline(always)]
     pub(crate) fn mul_add(self, a: E::Reg<S>, b: E::Reg<S>, c: E::Reg<S>) -> E::Reg<S> {
         E::mul_add(self.0, a, b, c)
-    }
-    /// The largest finite number in place of infinity and NaN, for `x` from +0 on.
-    #[inline(always)]
-    pub(crate) fn saturate(self, x: E::Reg<S>) -> E::Reg<S> {
-        E::saturate(self.0, x)
     }
     /// `c - a*b`, rounded once.
     #[inline(always)]

@@ -63,6 +63,22 @@ pub(crate) unsafe fn any_nonzero(dtype: DType, x: *const u8, len: usize) -> bool
     }
 }
 
+/// Puts the largest finite number in place of infinity.
+///
+/// # Safety
+/// As [`ScanFn`], with elements of type `dtype`; nobody else reads or writes them meanwhile.
+pub(crate) unsafe fn saturate(dtype: DType, x: *mut u8, len: usize) {
+    fn clamp<E: LaneElement>(x: &mut [E], largest: E) {
+        x.iter_mut().filter(|x| x.to_f64() == f64::INFINITY).for_each(|x| *x = largest);
+    }
+    match dtype {
+        // SAFETY: this function's own contract.
+        DType::F32 => clamp(unsafe { slice::from_raw_parts_mut(x.cast(), len) }, f32::MAX),
+        // SAFETY: this function's own contract.
+        DType::F64 => clamp(unsafe { slice::from_raw_parts_mut(x.cast(), len) }, f64::MAX),
+    }
+}
+
 /// # Safety
 /// `from` is aligned and holds `len` elements of type `E` that nobody writes during `'a`.
 unsafe fn elements<'a, E>(from: *const u8, len: usize) -> &'a [E] {

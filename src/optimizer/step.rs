@@ -9,7 +9,7 @@ use crate::dtype::{DType, Element};
 use crate::engine::blocks::{Job, Jobs, Machine};
 use crate::error::{Error, Result};
 use crate::kernel::fp_env::FpEnv;
-use crate::kernel::scan::{any_nonzero, first_non_finite};
+use crate::kernel::scan::{any_nonzero, first_non_finite, saturate};
 use crate::kernel::sweep::{GroupPlan, Streams, SweepFn, sweep_fn};
 use crate::key::{Key, NonFinite, Options};
 use std::ptr;
@@ -294,8 +294,26 @@ impl Optimizer {
             &self.scratch.plans,
             self.descriptor.sums,
         );
+        let sums = sums.map(|sum| sum.round());
+        if !sums.iter().all(|sum| sum.is_finite()) {
+            self.saturate_state();
+        }
         self.poisoned = false;
-        sums.map(|sum| sum.round())
+        sums
+    }
+
+    /// Takes infinities out of the slots that must not keep them.
+    fn saturate_state(&mut self) {
+        for job in self.scratch.jobs.iter() {
+            for (slot, start) in self.descriptor.state.iter().zip(job.streams.state) {
+                // An empty tensor's state may be null.
+                if slot.saturates && job.len > 0 {
+                    // SAFETY: `validate` checked the array, its borrow lasts for the step, and the
+                    // sweep is over.
+                    unsafe { saturate(job.dtype, start, job.len) };
+                }
+            }
+        }
     }
 
     /// `d` from the sums; it never falls.
