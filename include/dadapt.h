@@ -687,7 +687,8 @@ typedef struct dadapt_report {
  * the structs. _MIXED_LR, _COEFFICIENT: of the options. _NON_FINITE_GRADIENT: of the gradients.
  * _THREADS: of the system. _POISONED: after an earlier _INTERNAL.
  *
- * After the first step of the same tensors nothing is allocated, but where a line is logged.
+ * After the first step of the same tensors nothing is allocated, but where a line is
+ * logged and what handing out a large step to threads takes.
  */
 dadapt_status dadapt_optimizer_step(dadapt_optimizer *optimizer,
                                     const struct dadapt_tensor *tensors,
@@ -703,8 +704,8 @@ const char *dadapt_movement_name(dadapt_movement movement);
 /* ---- State ---- */
 
 /**
- * A tensor's state of that number, where the library owns it: to look at, to save, to restore
- * between steps. dadapt_algorithm_state_name names it.
+ * A tensor's state of that number, where the library owns it: to look at and to
+ * change between steps. dadapt_algorithm_state_name names it.
  *
  * state: out, len elements of dtype, aligned to them; it stays where it is until the optimizer is
  * freed. len, dtype: out. Each is NULL where it is not wanted.

@@ -13,8 +13,8 @@ fn slot_name(optimizer: &Optimizer, slot: usize) -> Result<&'static str, Error> 
     algorithm.state_names().nth(slot).ok_or_else(unknown)
 }
 
-/// A tensor's state of that number, where the library owns it: to look at, to save, to restore
-/// between steps. dadapt_algorithm_state_name names it.
+/// A tensor's state of that number, where the library owns it: to look at and to
+/// change between steps. dadapt_algorithm_state_name names it.
 ///
 /// state: out, len elements of dtype, aligned to them; it stays where it is until the optimizer is
 /// freed. len, dtype: out. Each is NULL where it is not wanted.

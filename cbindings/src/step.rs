@@ -263,7 +263,8 @@ unsafe fn report_size(report: *const dadapt_report) -> Outcome<usize> {
 /// the structs. _MIXED_LR, _COEFFICIENT: of the options. _NON_FINITE_GRADIENT: of the gradients.
 /// _THREADS: of the system. _POISONED: after an earlier _INTERNAL.
 ///
-/// After the first step of the same tensors nothing is allocated, but where a line is logged.
+/// After the first step of the same tensors nothing is allocated, but where a line is
+/// logged and what handing out a large step to threads takes.
 ///
 /// # Safety
 /// optimizer is NULL or from dadapt_optimizer_new. The arrays hold len initialised elements of the

@@ -15,7 +15,8 @@
 //! `m`, `v` the state `exp_avg`, `exp_avg_sq`.
 //!
 //! The two quotients share one division: with `a`, `b` the old and the new denominator,
-//! `q = 1/(a*b)`, `1/a = q*b` and `1/b = q*a` to within 2 units in the last place. The divider is
+//! `q = 1/(a*b)`, `1/a = q*b` and `1/b = q*a` to within 2 units in the last place
+//! (while `a*b` is below 2^126 in f32, that is `v` below 8e37). The divider is
 //! what limits this kernel in cache. `eps >= 1e-18` keeps `a*b` a normal number in f32, and
 //! where `v` overflows the numerator is NaN, on which the slot is saturated.
 //!

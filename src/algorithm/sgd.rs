@@ -24,10 +24,11 @@ use pulp::Simd;
 
 pub(crate) struct Sgd;
 
-/// The power of two next below `1/(d*lr)`, within what leaves f32 room on either side.
+/// The power of two next below `1/(d*lr)`, within what leaves f32 room on either side: `s` of earlier
+/// steps may be far above a `d*lr` that a schedule has taken down.
 fn unit(scalars: &Scalars) -> f64 {
     let exponent = -i64::from(libm::ilogb(scalars.d * scalars.lr));
-    libm::scalbn(1.0, exponent.clamp(-60, 100) as i32)
+    libm::scalbn(1.0, exponent.clamp(-60, 56) as i32)
 }
 
 impl Rule<6, 2, 2> for Sgd {

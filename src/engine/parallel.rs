@@ -31,6 +31,22 @@ pub(crate) struct OwnPool {
     pool: Option<(u32, ThreadPool)>,
 }
 
+impl OwnPool {
+    /// Forgets a pool that another process made: a parent's threads are not in its child, so that
+    /// pool could not even be dropped.
+    fn forget_parents(&mut self) {
+        if self.pool.as_ref().is_some_and(|(made_by, _)| *made_by != std::process::id()) {
+            std::mem::forget(self.pool.take());
+        }
+    }
+}
+
+impl Drop for OwnPool {
+    fn drop(&mut self) {
+        self.forget_parents();
+    }
+}
+
 impl Threads {
     /// `0` takes rayon's current pool.
     pub(crate) fn new(threads: usize) -> Self {
@@ -49,18 +65,16 @@ impl Threads {
         if own.threads < 2 || len < MIN_PARALLEL_LEN {
             return Ok(());
         }
-        let process = std::process::id();
-        if own.pool.as_ref().is_some_and(|(made_by, _)| *made_by == process) {
+        own.forget_parents();
+        if own.pool.is_some() {
             return Ok(());
         }
-        // A parent's threads are not in its child, so that pool could not even be dropped.
-        std::mem::forget(own.pool.take());
         let pool = ThreadPoolBuilder::new()
             .num_threads(own.threads - 1)
             .thread_name(|i| format!("dadapt-{}", i + 1))
             .build()
             .map_err(|e| Error::Threads { threads: own.threads, reason: e.to_string() })?;
-        own.pool = Some((process, pool));
+        own.pool = Some((std::process::id(), pool));
         Ok(())
     }
 }

@@ -4,8 +4,14 @@
 //! upwards or unmask traps. The promised bits must not depend on that, and Rust assumes the
 //! default environment, so a step sets it and puts the caller's back.
 
+use std::marker::PhantomData;
+
 /// The caller's environment, put back on drop (which also hides the flags that a step raises).
+///
+/// Stays on its thread, whose environment it holds.
+#[doc(hidden)] // for the C ABI, whose other calls compare floats too
 pub struct FpEnv {
+    thread: PhantomData<*const ()>,
     #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     saved: Control,
 }
@@ -23,10 +29,10 @@ impl FpEnv {
         {
             let saved = read();
             write(DEFAULT);
-            FpEnv { saved }
+            FpEnv { thread: PhantomData, saved }
         }
         #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-        FpEnv {}
+        FpEnv { thread: PhantomData }
     }
 }
 

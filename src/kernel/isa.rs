@@ -72,9 +72,9 @@ impl Isa {
     /// [`Error::UnknownIsa`] or [`Error::IsaUnavailable`]: a forced instruction set is never
     /// replaced by another.
     pub fn from_env() -> Result<Isa, Error> {
-        match std::env::var(ISA_ENV) {
-            Ok(name) if !name.is_empty() => {
-                let isa = Isa::from_name(&name)?;
+        match std::env::var_os(ISA_ENV) {
+            Some(name) if !name.is_empty() => {
+                let isa = Isa::from_name(&name.to_string_lossy())?;
                 isa.require()?;
                 Ok(isa)
             }

@@ -205,7 +205,8 @@ impl Config {
         if threads > 0.0 {
             return Ok(threads as usize);
         }
-        let Ok(value) = std::env::var(NUM_THREADS_ENV) else { return Ok(0) };
+        let Some(value) = std::env::var_os(NUM_THREADS_ENV) else { return Ok(0) };
+        let value = value.to_string_lossy().into_owned();
         match value.parse() {
             Ok(threads) if Key::NumThreads.bounds().contain(threads) => Ok(threads as usize),
             _ if value.is_empty() => Ok(0),

@@ -1,9 +1,9 @@
 //! Memory for state of our own: zeroed, in huge pages where the system has them, slots staggered.
 
-use std::alloc::{Layout, alloc_zeroed, dealloc};
+use std::alloc::Layout;
 use std::ptr::NonNull;
 
-/// State as large as this is aligned to huge pages.
+/// State as large as this gets pages of its own, and huge ones where the system gives them.
 const HUGE_PAGE: usize = 2 << 20;
 /// Distance between the page offsets at which slots start. Equal offsets would make the streams of
 /// a step fall into the same sets of the cache.
@@ -28,7 +28,8 @@ unsafe impl Sync for StateMemory {}
 impl StateMemory {
     /// `None` where the memory cannot be had; else as many bytes are 0 as asked for.
     ///
-    /// Nothing is touched yet: the threads of the first step do that.
+    /// What is as large as a huge page is not touched yet on Linux: the threads of the first step do
+    /// that.
     pub(super) fn zeroed(slots: usize, bytes: usize) -> Result<Self, usize> {
         // Small tensors are packed by cache lines; staggering them would only waste memory.
         let stride = if bytes < PAGE {
@@ -43,9 +44,7 @@ impl StateMemory {
         let size = stride.max(1).checked_mul(slots.max(1)).ok_or(usize::MAX)?;
         let align = if size >= HUGE_PAGE { HUGE_PAGE } else { CACHE_LINE };
         let layout = Layout::from_size_align(size, align).map_err(|_| size)?;
-        // SAFETY: the layout's size is at least 1.
-        let base = NonNull::new(unsafe { alloc_zeroed(layout) }).ok_or(size)?;
-        advise_huge_pages(base, layout);
+        let base = allocate(layout).ok_or(size)?;
         Ok(StateMemory { base, layout, stride })
     }
 
@@ -60,22 +59,80 @@ impl StateMemory {
 
 impl Drop for StateMemory {
     fn drop(&mut self) {
-        // SAFETY: `zeroed` allocated it with this layout.
-        unsafe { dealloc(self.base.as_ptr(), self.layout) }
+        // SAFETY: `allocate` gave it for this layout.
+        unsafe { release(self.base, self.layout) }
     }
 }
 
-/// Asks for huge pages: fewer misses of the TLB, 4 to 17 % of a step.
-#[cfg(target_os = "linux")]
-fn advise_huge_pages(base: NonNull<u8>, layout: Layout) {
+/// Zeroed memory of a layout whose size is at least 1.
+fn allocate(layout: Layout) -> Option<NonNull<u8>> {
+    #[cfg(target_os = "linux")]
     if layout.align() == HUGE_PAGE {
-        let len = layout.size() & !(PAGE - 1);
-        // SAFETY: the range is a part of our allocation and starts at a page; the advice changes
-        // no content. A refusal costs speed only.
-        unsafe { libc::madvise(base.as_ptr().cast(), len, libc::MADV_HUGEPAGE) };
+        return pages::map(layout.size());
     }
+    // SAFETY: the caller's size is not 0.
+    NonNull::new(unsafe { std::alloc::alloc_zeroed(layout) })
 }
 
-/// Systems without such advice use pages as they come.
-#[cfg(not(target_os = "linux"))]
-fn advise_huge_pages(_: NonNull<u8>, _: Layout) {}
+/// # Safety
+/// `base` is from [`allocate`] with this layout, and not used any more.
+unsafe fn release(base: NonNull<u8>, layout: Layout) {
+    #[cfg(target_os = "linux")]
+    if layout.align() == HUGE_PAGE {
+        // SAFETY: `allocate` mapped it with this size.
+        return unsafe { pages::unmap(base, layout.size()) };
+    }
+    // SAFETY: `allocate` allocated it with this layout.
+    unsafe { std::alloc::dealloc(base.as_ptr(), layout) }
+}
+
+/// A mapping of its own. The allocator would write the zeros of memory that is aligned so far, and
+/// touch it before the advice to use huge pages (worth 4 to 17 % of a step) is given.
+#[cfg(target_os = "linux")]
+mod pages {
+    use super::{HUGE_PAGE, PAGE};
+    use std::ptr::{self, NonNull};
+
+    /// Zeroed pages, untouched, from a multiple of a huge page on.
+    pub(super) fn map(size: usize) -> Option<NonNull<u8>> {
+        let size = size.checked_next_multiple_of(PAGE)?;
+        let reserved = size.checked_add(HUGE_PAGE)?;
+        // SAFETY: a new private mapping wherever there is room.
+        let start = unsafe {
+            libc::mmap(
+                ptr::null_mut(),
+                reserved,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+                -1,
+                0,
+            )
+        };
+        if start == libc::MAP_FAILED {
+            return None;
+        }
+        let start = start.cast::<u8>();
+        let before = start.addr().next_multiple_of(HUGE_PAGE) - start.addr();
+        let base = start.wrapping_add(before);
+        let after = reserved - before - size;
+        // SAFETY: `before` and `after` are whole pages at the ends of the mapping, which nobody has
+        // seen yet; the advice changes no content, and a refusal costs speed only.
+        unsafe {
+            if before > 0 {
+                libc::munmap(start.cast(), before);
+            }
+            if after > 0 {
+                libc::munmap(base.wrapping_add(size).cast(), after);
+            }
+            libc::madvise(base.cast(), size, libc::MADV_HUGEPAGE);
+        }
+        NonNull::new(base)
+    }
+
+    /// # Safety
+    /// `base` is from [`map`] with this size, and not used any more.
+    pub(super) unsafe fn unmap(base: NonNull<u8>, size: usize) {
+        // SAFETY: the range is what `map` kept of its mapping.
+        unsafe { libc::munmap(base.as_ptr().cast(), size.next_multiple_of(PAGE)) };
+    }
+}

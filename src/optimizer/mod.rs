@@ -102,7 +102,8 @@ impl Optimizer {
         self.settings.groups()
     }
 
-    /// Adds a group with the options that were set for all groups.
+    /// Adds a group with the options that were set for all groups; an lr that was set group by group
+    /// (a schedule's, say) has to be set for it too.
     pub fn add_group(&mut self) -> GroupId {
         self.settings.add_group()
     }

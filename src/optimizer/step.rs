@@ -79,12 +79,12 @@ impl Optimizer {
         }
         let len = self.scratch.jobs.len();
         self.threads.prepare(len)?;
-        match self.check_finite() {
-            Ok(()) => {}
-            Err(Error::NonFiniteGradient { .. }) if self.non_finite() == NonFinite::Skip => {
-                return Ok(self.unchanged(Movement::NonFinite));
-            }
-            Err(error) => return Err(error),
+        let policy = self.non_finite();
+        if policy != NonFinite::Propagate && !self.scratch.jobs.all_finite(&self.machine()) {
+            return match policy {
+                NonFinite::Skip => Ok(self.unchanged(Movement::NonFinite)),
+                _ => Err(self.find_non_finite()),
+            };
         }
         let grad_norm = self.first_grad_norm();
         if self.starts_from_nothing() && !self.has_progress(grad_norm) {
@@ -101,13 +101,16 @@ impl Optimizer {
         let planned = self.plan(&scalars, &mut plans);
         self.scratch.plans = plans;
         planned?;
+        self.note_progress();
 
         let sums = self.sweep();
         for id in &self.scratch.active {
             self.tensors[id.index()].started = true;
         }
         self.g0_norm = g0_norm;
-        Ok(self.update_d(lr, dlr, grad_norm, sums))
+        let report = self.update_d(lr, dlr, grad_norm, sums);
+        self.poisoned = false;
+        Ok(report)
     }
 
     /// The lr that all groups but the frozen ones share; 0 where all are frozen.
@@ -197,12 +200,9 @@ impl Optimizer {
         }
     }
 
-    /// One read of the gradients, unless the policy is not to look.
-    fn check_finite(&self) -> Result<()> {
+    /// Where the value is that a scan has found.
+    fn find_non_finite(&self) -> Error {
         let jobs = &self.scratch.jobs;
-        if self.non_finite() == NonFinite::Propagate || jobs.all_finite(&self.machine()) {
-            return Ok(());
-        }
         let found = jobs.iter().zip(&self.scratch.active).find_map(|(job, id)| {
             // SAFETY: `validate` checked the gradient, and its borrow lasts for the step.
             let place = unsafe { first_non_finite(job.dtype, job.streams.g, job.len) };
@@ -210,7 +210,7 @@ impl Optimizer {
         });
         let (id, (index, value)) = found.expect("the scan found one");
         let tensor = self.tensors[id.index()].name.clone();
-        Err(Error::NonFiniteGradient { tensor, index, value })
+        Error::NonFiniteGradient { tensor, index, value }
     }
 
     /// Whether this step takes `g0`.
@@ -228,9 +228,10 @@ impl Optimizer {
     }
 
     /// Whether there is nothing yet that could make progress but this step's gradients: no step has
-    /// made any, or none of its tensors has had a gradient before.
+    /// made any, or none of its tensors has had a gradient other than 0.
     fn starts_from_nothing(&self) -> bool {
-        self.k == 0 || self.scratch.jobs.iter().all(|job| job.first)
+        let still = |id: &TensorId| !self.tensors[id.index()].moved;
+        self.k == 0 || self.scratch.active.iter().all(still)
     }
 
     /// Whether some gradient, coupled decay included, is not 0.
@@ -238,15 +239,27 @@ impl Optimizer {
         if self.needs_first_norm() {
             return grad_norm != 0.0;
         }
-        self.scratch.jobs.iter().any(|job| {
-            let group = self.settings.group(job.group);
-            let Streams { p, g, .. } = job.streams;
-            // SAFETY: `validate` checked the arrays, and their borrows last for the step.
-            let in_g = unsafe { any_nonzero(job.dtype, g, job.len) };
-            let decays = group_decay(group) == decay::COUPLED;
-            // SAFETY: as above.
-            in_g || decays && unsafe { any_nonzero(job.dtype, p, job.len) }
-        })
+        self.scratch.jobs.iter().any(|job| self.moves(job))
+    }
+
+    /// Whether a gradient, coupled decay included, is not 0 somewhere.
+    fn moves(&self, job: &Job) -> bool {
+        let Streams { p, g, .. } = job.streams;
+        // SAFETY: `validate` checked the arrays, and their borrows last for the step.
+        let in_g = unsafe { any_nonzero(job.dtype, g, job.len) };
+        let decays = group_decay(self.settings.group(job.group)) == decay::COUPLED;
+        // SAFETY: as above.
+        in_g || decays && unsafe { any_nonzero(job.dtype, p, job.len) }
+    }
+
+    /// Remembers which tensors have moved, their state with them.
+    fn note_progress(&mut self) {
+        for at in 0..self.scratch.active.len() {
+            let index = self.scratch.active[at].index();
+            let moved = self.tensors[index].moved
+                || self.scratch.jobs.iter().nth(at).is_some_and(|job| self.moves(job));
+            self.tensors[index].moved = moved;
+        }
     }
 
     /// The groups' coefficients and weights.
@@ -298,7 +311,6 @@ impl Optimizer {
         if !sums.iter().all(|sum| sum.is_finite()) {
             self.saturate_state();
         }
-        self.poisoned = false;
         sums
     }
 

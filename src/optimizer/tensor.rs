@@ -50,6 +50,8 @@ pub(super) struct Tensor {
     pub(super) len: usize,
     /// Whether it has had a gradient: its state is set up.
     pub(super) started: bool,
+    /// Whether some gradient of its was not 0, coupled decay included.
+    pub(super) moved: bool,
     /// The step that last named it, to find one given twice.
     pub(super) seen: u64,
     /// Of the library's own.
@@ -75,7 +77,7 @@ impl Tensor {
             ),
         };
         let (name, group) = (name.into(), group.index());
-        Ok(Tensor { name, group, dtype, len, started: false, seen: 0, memory })
+        Ok(Tensor { name, group, dtype, len, started: false, moved: false, seen: 0, memory })
     }
 
     pub(super) fn owner(&self) -> StateOwner {

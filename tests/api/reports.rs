@@ -124,11 +124,35 @@ fn later_steps_without_gradients_make_no_progress() {
         let before = run.bits();
         let report = run.step(&[None, None]).unwrap();
         assert_eq!((report.movement, report.k), (Movement::NoProgress, 1), "{algorithm}");
-        assert_eq!((run.bits(), report.applied), (before.clone(), false), "{algorithm}");
-        // A tensor without state brings nothing but its gradient, and that is 0. (SGD's decay is
-        // coupled and would make one of its own; its momentum would still touch last bits.)
+        assert_eq!((run.bits(), report.applied), (before, false), "{algorithm}");
+        // Nor does one that has only had zeros, beside another that moved. (SGD's decay is coupled
+        // and would make a gradient.)
         if algorithm == Algorithm::Sgd {
             run.optimizer.set(Key::WeightDecay, 0.0).unwrap();
+            run.optimizer.set(Key::Momentum, 0.9).unwrap();
+        }
+        run.step(&[Some(&G), Some(&[0.0])]).unwrap();
+        let (before, k) = (run.bits(), run.optimizer.k());
+        let report = run.step(&[None, Some(&[0.0])]).unwrap();
+        assert_eq!((report.movement, report.k), (Movement::NoProgress, k), "{algorithm}");
+        assert_eq!((run.bits(), report.applied), (before, false), "{algorithm}");
+    }
+}
+
+#[test]
+fn a_first_gradient_of_zeros_is_no_progress_later_either() {
+    for &algorithm in Algorithm::ALL {
+        let mut run = run(algorithm);
+        run.add(0, vec![3.0]);
+        if algorithm == Algorithm::Adam {
+            run.optimizer.set(Key::WeightDecay, 0.5).unwrap();
+            run.optimizer.set(Key::Decouple, true).unwrap();
+        }
+        run.step(&[Some(&G), None]).unwrap();
+        let before = run.bits();
+        // A tensor without state brings nothing but its gradient, and that is 0. (SGD's momentum
+        // would still touch last bits.)
+        if algorithm == Algorithm::Sgd {
             run.optimizer.set(Key::Momentum, 0.9).unwrap();
         }
         let report = run.step(&[None, Some(&[0.0])]).unwrap();
