@@ -5,10 +5,16 @@
 
 mod common;
 
-use common::streams::{adam_ceiling, adam_plain, adam_sumless, read_gradient, sgd_ceiling};
+use common::streams::{adam_plain, adam_sumless, read_gradient};
 use common::{Case, coefficients};
-use dadapt::{Algorithm, NonFinite};
+use dadapt::{Algorithm, Config, DType, GroupId, NonFinite, Optimizer, StateOwner, TensorStep};
 use std::time::Instant;
+
+/// Whether the argument of the command line, if there is one, is part of a measurement's name.
+fn wanted(name: &str, len: usize) -> bool {
+    let filter = std::env::args().skip(1).find(|arg| !arg.starts_with('-'));
+    filter.is_none_or(|filter| format!("{name} {len}").contains(&filter))
+}
 
 /// Runs a candidate and a baseline in turn on the same memory.
 fn compare(
@@ -19,8 +25,7 @@ fn compare(
     candidate: impl Fn(&mut Case),
     baseline: impl Fn(&mut Case),
 ) {
-    let filter = std::env::args().skip(1).find(|arg| !arg.starts_with('-'));
-    if filter.is_some_and(|filter| !format!("{name} {len}").contains(&filter)) {
+    if !wanted(name, len) {
         return;
     }
     let repeats = (4_000_000 / len).max(1);
@@ -60,18 +65,25 @@ fn main() {
         "", "len", "B"
     );
     let c = coefficients();
-    let memory = |case: &mut Case| adam_ceiling(case.arrays(), &c);
     let plain = |case: &mut Case| adam_plain(case.arrays(), &c);
     let sumless = |case: &mut Case| adam_sumless(case.arrays(), &c);
-    let sgd_memory = |case: &mut Case| sgd_ceiling(case.arrays(), &c);
     let checked = |case: &mut Case| case.step_with(NonFinite::Reject);
     for len in [100_000, 1_000_000, 10_000_000] {
-        let case = |algorithm, threads, policy| Case::new(algorithm, len, threads, policy);
-        let mut adam = case(Algorithm::Adam, 1, NonFinite::Propagate);
-        compare("adam / memory", 36, len, &mut adam, Case::step, memory);
+        for &algorithm in Algorithm::ALL {
+            let name = format!("{algorithm} / memory");
+            let bytes = Case::bytes(algorithm);
+            if wanted(&name, len) {
+                let mut case = Case::new(algorithm, len, 1, NonFinite::Propagate);
+                compare(&name, bytes, len, &mut case, Case::step, Case::ceiling);
+            }
+        }
+        if !wanted("adam plain", len) {
+            continue;
+        }
+        let mut adam = Case::new(Algorithm::Adam, len, 1, NonFinite::Propagate);
         compare("adam / plain kernel", 36, len, &mut adam, Case::step, plain);
         compare("adam / plain kernel without sums", 36, len, &mut adam, Case::step, sumless);
-        compare("plain kernel / memory", 36, len, &mut adam, plain, memory);
+        compare("adam plain kernel / memory", 36, len, &mut adam, plain, Case::ceiling);
         // No more than 1: the check costs what reading 4 bytes costs.
         compare(
             "adam, gradients checked / adam + one read of them",
@@ -84,7 +96,50 @@ fn main() {
                 read_gradient(case.arrays(), &c);
             },
         );
-        let mut sgd = case(Algorithm::Sgd, 1, NonFinite::Propagate);
-        compare("sgd / memory", 24, len, &mut sgd, Case::step, sgd_memory);
     }
+    rows();
+}
+
+/// AdaGrad of an embedding: only touched rows are paid for. Absolute, since nothing compares.
+fn rows() {
+    let (rows, width, touched) = (10_000_000, 16, 1_000);
+    if !wanted("rows", rows) {
+        return;
+    }
+    let mut optimizer =
+        Optimizer::new(&Config::new(Algorithm::AdaGrad)).expect("defaults are fine");
+    let owner = StateOwner::Library;
+    let id = optimizer
+        .add_rows(GroupId::FIRST, "embedding", DType::F32, rows, width, owner)
+        .expect("memory is there");
+    let mut table = vec![0.01f32; rows * width];
+    let mut seed = 1u64;
+    let mut draw = || {
+        seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        ((seed >> 33) % rows as u64) as u32
+    };
+    let values: Vec<f32> = (0..touched * width).map(|i| (i % 37) as f32 - 18.0).collect();
+    let hot: Vec<Vec<u32>> = (0..500).map(|_| (0..touched).map(|_| draw()).collect()).collect();
+    let mut pass = |what: &str| {
+        let mut times: Vec<f64> = hot
+            .iter()
+            .map(|drawn| {
+                let start = Instant::now();
+                let step = TensorStep::rows(id, &mut table, drawn, &values);
+                optimizer.step(&mut [step]).expect("nothing is wrong with the step");
+                start.elapsed().as_secs_f64() * 1e3
+            })
+            .collect();
+        times.sort_unstable_by(f64::total_cmp);
+        let at = |q: f64| times[(q * (times.len() - 1) as f64) as usize];
+        println!(
+            "rows, 1,000 of 10,000,000 by 16, {what:24} ms a step: {:.3} [{:.3}, {:.3}], worst {:.3}",
+            at(0.5),
+            at(0.25),
+            at(0.75),
+            at(1.0)
+        );
+    };
+    pass("touched for the first time");
+    pass("touched before");
 }

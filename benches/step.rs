@@ -6,56 +6,36 @@
 
 mod common;
 
-use common::streams::{adam_ceiling, adam_plain, adam_sumless, read_gradient, sgd_ceiling};
+use common::streams::{adam_plain, adam_sumless, read_gradient};
 use common::{Case, coefficients};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use dadapt::{Algorithm, NonFinite};
 
-/// Something timed over the arrays of a step, by name.
-type Run = (&'static str, fn(&mut Case));
-
 fn step(c: &mut Criterion) {
-    let adam: [Run; 4] = [
-        ("step", Case::step),
-        ("memory ceiling", |case| adam_ceiling(case.arrays(), &coefficients())),
-        ("plain kernel", |case| adam_plain(case.arrays(), &coefficients())),
-        ("plain kernel without sums", |case| adam_sumless(case.arrays(), &coefficients())),
-    ];
-    let sgd: [Run; 2] = [
-        ("step", Case::step),
-        ("memory ceiling", |case| sgd_ceiling(case.arrays(), &coefficients())),
-    ];
+    let plain = |case: &mut Case| adam_plain(case.arrays(), &coefficients());
+    let sumless = |case: &mut Case| adam_sumless(case.arrays(), &coefficients());
     for len in [100_000, 1_000_000, 10_000_000] {
-        let mut group = c.benchmark_group(format!("f32/{len}/1 thread"));
+        let mut group = c.benchmark_group(format!("f32/{len}"));
         group.sample_size(20);
-        let cases: [(Algorithm, u64, &[Run]); 2] =
-            [(Algorithm::Adam, 36, &adam), (Algorithm::Sgd, 24, &sgd)];
-        for (algorithm, bytes, runs) in cases {
-            group.throughput(Throughput::Bytes(bytes * len as u64));
-            for (name, run) in runs {
-                let mut case = Case::new(algorithm, len, 1, NonFinite::Propagate);
+        let mut time =
+            |algorithm: Algorithm, bytes: usize, name: &str, threads, run: &dyn Fn(&mut Case)| {
+                group.throughput(Throughput::Bytes((bytes * len) as u64));
+                let mut case = Case::new(algorithm, len, threads, NonFinite::Propagate);
                 let id = BenchmarkId::new(algorithm.name(), name);
                 group.bench_function(id, |b| b.iter(|| run(&mut case)));
-            }
-            group.throughput(Throughput::Bytes((bytes + 4) * len as u64));
-            let mut case = Case::new(algorithm, len, 1, NonFinite::Propagate);
-            let id = BenchmarkId::new(algorithm.name(), "step, gradients checked");
-            group.bench_function(id, |b| b.iter(|| case.step_with(NonFinite::Reject)));
+            };
+        for &algorithm in Algorithm::ALL {
+            let bytes = Case::bytes(algorithm);
+            time(algorithm, bytes, "step", 1, &Case::step);
+            time(algorithm, bytes, "memory ceiling", 1, &Case::ceiling);
+            time(algorithm, bytes, "step, 2 threads", 2, &Case::step);
         }
-        group.throughput(Throughput::Bytes(4 * len as u64));
-        let mut case = Case::new(Algorithm::Adam, len, 1, NonFinite::Propagate);
-        group.bench_function("one read of the gradients", |b| {
-            b.iter(|| read_gradient(case.arrays(), &coefficients()));
-        });
-        group.finish();
-
-        let mut group = c.benchmark_group(format!("f32/{len}/2 threads"));
-        group.sample_size(20);
-        for (algorithm, bytes, _) in cases {
-            group.throughput(Throughput::Bytes(bytes * len as u64));
-            let mut case = Case::new(algorithm, len, 2, NonFinite::Propagate);
-            group.bench_function(algorithm.name(), |b| b.iter(|| case.step()));
-        }
+        let checked = |case: &mut Case| case.step_with(NonFinite::Reject);
+        let read = |case: &mut Case| read_gradient(case.arrays(), &coefficients());
+        time(Algorithm::Adam, 40, "step, gradients checked", 1, &checked);
+        time(Algorithm::Adam, 36, "plain kernel", 1, &plain);
+        time(Algorithm::Adam, 36, "plain kernel without sums", 1, &sumless);
+        time(Algorithm::Adam, 4, "one read of the gradients", 1, &read);
         group.finish();
     }
 }

@@ -1,4 +1,5 @@
-/* dadapt: learning-rate-free optimizers (D-Adaptation for Adam and SGD) for CPUs.
+/* dadapt: learning-rate-free optimizers for CPUs, and the plain ones: D-Adaptation for Adam, SGD,
+ * AdaGrad, Lion and Adan; Prodigy.
  *
  * This file is generated from the sources of the library.
  *
@@ -45,11 +46,12 @@
  * with a 0 and are UTF-8. A place for a result can be written, and no other thread uses it.
  *
  * Threads. A handle is used by one thread at a time, whichever; calls that take it as const may
- * run at once with one another. Different handles are independent. Calls without a handle may run
- * on any thread. Large steps use threads of the library's own: the option num_threads.
+ * run at once with one another, and with dadapt_optimizer_step_tensor, which several threads may
+ * call at once. Different handles are independent. Calls without a handle may run on any thread.
+ * Large steps use threads of the library's own: the option num_threads.
  *
  * Aliasing. In a step, parameters and state are written, and gradients only read. No array that is
- * written may overlap another; this is checked.
+ * written may overlap another; this is checked (in a step in parts, of each tensor by itself).
  *
  * Floating point. The same inputs give the same bits for any number of threads, any instruction
  * set and any order of tensors. Every call sets the default floating-point environment for itself
@@ -151,7 +153,11 @@ typedef int32_t dadapt_status;
 #define DADAPT_ERROR_STATE_COUNT 22
 /** The state asked for is kept by the caller. */
 #define DADAPT_ERROR_STATE_OF_CALLER 23
-/** Groups have different rates, neither of them 0: give them one and set layer_scale. */
+
+/**
+ * Groups have different rates, neither of them 0: give them one and set layer_scale, or have
+ * d_per_group.
+ */
 #define DADAPT_ERROR_MIXED_LR 24
 /** The options together leave the range of the parameters' type. */
 #define DADAPT_ERROR_COEFFICIENT 25
@@ -175,6 +181,22 @@ typedef int32_t dadapt_status;
  * numbers, but of no particular step. The handle can only be read and freed.
  */
 #define DADAPT_ERROR_INTERNAL 33
+/** A step in parts has begun: end or abort it first. */
+#define DADAPT_ERROR_STEP_OPEN 34
+/** No step in parts has begun. */
+#define DADAPT_ERROR_NO_STEP_OPEN 35
+/** The algorithm, or the policy for gradients that are not finite, needs all tensors at once. */
+#define DADAPT_ERROR_NOT_IN_PARTS 36
+/** The algorithm has no restart. */
+#define DADAPT_ERROR_NO_RESTART 37
+/** An algorithm that takes no gradients of single rows: all but adagrad. */
+#define DADAPT_ERROR_NO_ROWS 38
+/** A gradient of single rows for a dense tensor, or a dense one for a table. */
+#define DADAPT_ERROR_GRADIENT_KIND 39
+/** A row that the table does not have. */
+#define DADAPT_ERROR_ROW_OUT_OF_RANGE 40
+/** weight_decay or momentum, for a table: they have no meaning for gradients of single rows. */
+#define DADAPT_ERROR_NOT_FOR_ROWS 41
 
 /**
  * The name of a status as this header has it, "DADAPT_ERROR_LENGTH". Never NULL, never freed. Any
@@ -200,12 +222,46 @@ typedef int32_t dadapt_dtype;
 #define DADAPT_ALGORITHM_ADAM 1
 /** D-Adaptation for SGD with momentum: two state arrays a tensor, s and x0. */
 #define DADAPT_ALGORITHM_SGD 2
+
+/**
+ * D-Adaptation for AdaGrad: alphak, sk and x0. It takes gradients of single rows too
+ * (dadapt_optimizer_add_rows).
+ */
+#define DADAPT_ALGORITHM_ADAGRAD 3
+/** D-Adaptation for Lion: exp_avg and s. */
+#define DADAPT_ALGORITHM_LION 4
+
+/**
+ * D-Adaptation for Adan: exp_avg, exp_avg_sq, exp_avg_diff, pre_grad and s. It can be restarted.
+ */
+#define DADAPT_ALGORITHM_ADAN 5
+/** Prodigy: exp_avg, exp_avg_sq, s and p0. It does not step in parts. */
+#define DADAPT_ALGORITHM_PRODIGY 6
+
+/**
+ * D-Adaptation for Adam as in the first versions of its preprint: state as with Adam.
+ * Experimental.
+ */
+#define DADAPT_ALGORITHM_EXPERIMENTAL_ADAM_PREPRINT 7
+/** D-Adaptation for Adan by inner products: state and restart as with Adan. Experimental. */
+#define DADAPT_ALGORITHM_EXPERIMENTAL_ADAN_IP 8
+/** SGD with momentum, at a rate set by hand, as all plain ones: momentum_buffer. */
+#define DADAPT_ALGORITHM_PLAIN_SGD 9
+/** Adam and AdamW at a rate set by hand: exp_avg and exp_avg_sq. */
+#define DADAPT_ALGORITHM_PLAIN_ADAM 10
+/** AdaGrad at a rate set by hand: sum. */
+#define DADAPT_ALGORITHM_PLAIN_ADAGRAD 11
+/** Lion at a rate set by hand: exp_avg. */
+#define DADAPT_ALGORITHM_PLAIN_LION 12
 /** float. */
 #define DADAPT_DTYPE_F32 1
 /** double. */
 #define DADAPT_DTYPE_F64 2
 
-/** "adam", "sgd"; NULL for other codes. Never freed. Any thread. */
+/**
+ * "adam", "plain_sgd"; NULL for other codes. They count from 1 without gaps. Never freed. Any
+ * thread.
+ */
 const char *dadapt_algorithm_name(dadapt_algorithm algorithm);
 
 /**
@@ -243,22 +299,35 @@ typedef int32_t dadapt_isa_code;
 typedef int32_t dadapt_non_finite;
 
 /**
- * Learning rate, a factor on d: 1 unless there is a schedule. Groups are equal or 0 (frozen).
- * Per group; default 1.
+ * Learning rate, a factor on d: 1 unless there is a schedule. Groups that share a d are equal or 0
+ * (frozen). Per group; default 1. Of plain algorithms the step size itself, any per group: default
+ * 1e-3, of plain_adagrad 1e-2, of plain_lion 1e-4.
  */
 #define DADAPT_KEY_LR 1
-/** Adam's decay of the running mean of gradients. Default 0.9. */
+
+/**
+ * Decay of the running mean of gradients. Default 0.9, of Adan 0.98. Prodigy keeps no exp_avg
+ * where it is 0.
+ */
 #define DADAPT_KEY_BETA1 2
-/** Adam's decay of the running mean of squared gradients. Default 0.999. */
+
+/**
+ * Decay of the running mean of squared gradients. Default 0.999. Lion: of the running mean that it
+ * keeps; default 0.99. Adan: of the mean of differences of gradients; default 0.92.
+ */
 #define DADAPT_KEY_BETA2 3
-/** Adam's addend to the root of the second moment. Per group; default 1e-8. */
+
+/**
+ * Added to the root of the second moment. Per group; default 1e-8, of AdaGrad 1e-6, of
+ * plain_adagrad 1e-10.
+ */
 #define DADAPT_KEY_EPS 4
-/** Weight decay. Per group; default 0. */
+/** Weight decay. Per group; default 0, of Adan 0.02 and of plain_adan 0. */
 #define DADAPT_KEY_WEIGHT_DECAY 5
 
 /**
  * 1: weight decay shrinks the parameter, as AdamW does. 0: it is added to the gradient. Per group;
- * default 0.
+ * default 0, of Prodigy 1.
  */
 #define DADAPT_KEY_DECOUPLE 6
 /** 1: Adam's bias correction. Default 0. */
@@ -271,7 +340,10 @@ typedef int32_t dadapt_non_finite;
 #define DADAPT_KEY_GROWTH_RATE 8
 /** The group's rate relative to that of the others. Per group; default 1. */
 #define DADAPT_KEY_LAYER_SCALE 9
-/** SGD's momentum. Per group; default 0. */
+
+/**
+ * Momentum of SGD and of AdaGrad. Per group; default 0, where plain_sgd keeps no momentum_buffer.
+ */
 #define DADAPT_KEY_MOMENTUM 10
 /** The first d; it can be set until a step has made progress. Default 1e-6. */
 #define DADAPT_KEY_D0 11
@@ -291,6 +363,42 @@ typedef int32_t dadapt_non_finite;
  * environment variable DADAPT_ISA names, else the widest there is. Of configurations only.
  */
 #define DADAPT_KEY_ISA 15
+
+/**
+ * Adan: decay of the second moment and of s; default 0.99. Prodigy: decay of s and of the
+ * numerator; default 0, which stands for the root of beta2.
+ */
+#define DADAPT_KEY_BETA3 16
+
+/**
+ * 1: Adan's weight decay shrinks the parameter before the step, as AdamW does. 0: after it, by a
+ * division. Per group; default 0.
+ */
+#define DADAPT_KEY_NO_PROX 17
+/** A factor on Prodigy's d_hat: 0.5 for a more cautious estimate, 2 for a bolder one. Default 1. */
+#define DADAPT_KEY_D_COEF 18
+
+/**
+ * 1: Prodigy's s is weighted without lr and bias correction, so that a warm-up of lr does not let
+ * d grow too large. Per group; default 0.
+ */
+#define DADAPT_KEY_SAFEGUARD_WARMUP 19
+
+/**
+ * Statistics (s, Prodigy's p0) follow only every so many elements of a tensor, which saves their
+ * memory. Before the group has tensors. Per group; default 1.
+ */
+#define DADAPT_KEY_SLICE_P 20
+/** What d does not grow beyond. Default infinity, which is no limit. */
+#define DADAPT_KEY_D_CAP 21
+/** How much less than the whole gradient joins the momentum of plain_sgd. Per group; default 0. */
+#define DADAPT_KEY_DAMPENING 22
+
+/**
+ * 1: every group estimates a d of its own, and rates may differ. Default 0. Of configurations
+ * only.
+ */
+#define DADAPT_KEY_D_PER_GROUP 23
 /** The step is an error and changes nothing. The default. */
 #define DADAPT_NON_FINITE_REJECT 0
 /** The step succeeds, changes nothing and reports so. */
@@ -436,8 +544,8 @@ const char *dadapt_config_last_error(const struct dadapt_config *config);
 
 /**
  * An optimizer: its tensors, their state, the estimate d. Its functions may run on any thread, on
- * one at a time; those that take it as const may run at once. Different optimizers are
- * independent.
+ * one at a time; those that take it as const may run at once, and so may
+ * dadapt_optimizer_step_tensor. Different optimizers are independent.
  */
 typedef struct dadapt_optimizer dadapt_optimizer;
 
@@ -462,14 +570,20 @@ dadapt_status dadapt_optimizer_new(const dadapt_config *config,
 /** Frees an optimizer and the state that it owns. NULL is fine. */
 void dadapt_optimizer_free(struct dadapt_optimizer *optimizer);
 
-/** Adds a group, as dadapt_config_add_group does. Allowed between steps. */
+/**
+ * Adds a group, as dadapt_config_add_group does. Allowed between steps.
+ *
+ * Errors: DADAPT_ERROR_STEP_OPEN, _NULL_POINTER.
+ */
 dadapt_status dadapt_optimizer_add_group(struct dadapt_optimizer *optimizer, dadapt_group *group);
 
 /**
  * Sets an option, as dadapt_config_set_f64 does. It holds from the next step on.
  *
- * Errors: as there; DADAPT_ERROR_FIXED for DADAPT_KEY_ISA and DADAPT_KEY_NUM_THREADS, and for
- * DADAPT_KEY_D0 once a step has made progress.
+ * Errors: as there; DADAPT_ERROR_STEP_OPEN; DADAPT_ERROR_FIXED for DADAPT_KEY_ISA, _NUM_THREADS
+ * and _D_PER_GROUP; for DADAPT_KEY_D0 once a step has made progress; and, where tensors have state
+ * that would change, for DADAPT_KEY_SLICE_P and, from or to 0, Prodigy's _BETA1 and plain_sgd's
+ * _MOMENTUM.
  */
 dadapt_status dadapt_optimizer_set_f64(struct dadapt_optimizer *optimizer,
                                        dadapt_group group,
@@ -484,7 +598,7 @@ dadapt_status dadapt_optimizer_set_f64_by_name(struct dadapt_optimizer *optimize
 
 /**
  * Sets a group's lr, or with DADAPT_ALL_GROUPS everybody's: a schedule's factor, or 0 to freeze.
- * Groups whose lr is not 0 must agree when dadapt_optimizer_step is called.
+ * Groups that share a d and whose lr is not 0 must agree when a step is made.
  */
 dadapt_status dadapt_optimizer_set_lr(struct dadapt_optimizer *optimizer,
                                       dadapt_group group,
@@ -509,56 +623,14 @@ dadapt_status dadapt_optimizer_get_f64_by_name(const struct dadapt_optimizer *op
 const char *dadapt_optimizer_last_error(const struct dadapt_optimizer *optimizer);
 
 /**
- * Registers a tensor of len elements and allocates its state. Allowed between steps.
- *
- * group: its number, not DADAPT_ALL_GROUPS.
- * name: what messages call the tensor; must be new. NULL names it by its id. Copied.
- * dtype: DADAPT_DTYPE_F32 or DADAPT_DTYPE_F64, also of its state.
- * id: out; ids count from 0.
- * Errors: DADAPT_ERROR_UNKNOWN_GROUP, _DUPLICATE_NAME, _UNKNOWN_DTYPE, _TOO_LONG,
- * _OUT_OF_MEMORY, _INVALID_UTF8, _NULL_POINTER.
- */
-dadapt_status dadapt_optimizer_add_tensor(struct dadapt_optimizer *optimizer,
-                                          dadapt_group group,
-                                          const char *name,
-                                          dadapt_dtype dtype,
-                                          size_t len,
-                                          uint64_t *id);
-
-/**
- * Registers a tensor whose state the caller keeps and gives to each step: the field state of
- * dadapt_tensor. Arguments and errors are those of dadapt_optimizer_add_tensor.
- *
- * There are dadapt_algorithm_state_count arrays, each of len elements of dtype: see
- * dadapt_optimizer_state_bytes. All are 0 before the tensor's first step and are left alone
- * between steps; they may be moved.
- */
-dadapt_status dadapt_optimizer_add_tensor_with_state_of_caller(struct dadapt_optimizer *optimizer,
-                                                               dadapt_group group,
-                                                               const char *name,
-                                                               dadapt_dtype dtype,
-                                                               size_t len,
-                                                               uint64_t *id);
-
-/**
- * The id of the tensor of that name.
- *
- * id: out; NULL to learn only whether there is one.
- * Errors: DADAPT_ERROR_UNKNOWN_TENSOR, _INVALID_UTF8, _NULL_POINTER.
- */
-dadapt_status dadapt_optimizer_tensor_id(const struct dadapt_optimizer *optimizer,
-                                         const char *name,
-                                         uint64_t *id);
-
-/**
- * The estimate as of the last step: d0 before the first.
+ * The estimate as of the last step: d0 before the first. With d_per_group, the first group's.
  *
  * d: out. Errors: DADAPT_ERROR_NULL_POINTER.
  */
 dadapt_status dadapt_optimizer_d(const struct dadapt_optimizer *optimizer, double *d);
 
 /**
- * How many steps have made progress.
+ * How many steps have made progress. With d_per_group, of the first group.
  *
  * k: out. Errors: DADAPT_ERROR_NULL_POINTER.
  */
@@ -580,8 +652,10 @@ dadapt_status dadapt_optimizer_algorithm(const struct dadapt_optimizer *optimize
 dadapt_status dadapt_optimizer_isa(const struct dadapt_optimizer *optimizer, const char **name);
 
 /**
- * Sets what gets a line on d every DADAPT_KEY_LOG_EVERY steps, at the end of dadapt_optimizer_step
- * and on its thread. The line is good during the call; the callback may use the optimizer.
+ * Sets what gets a line on d every DADAPT_KEY_LOG_EVERY steps.
+ *
+ * It is called at the end of dadapt_optimizer_step or dadapt_optimizer_step_end and on its thread.
+ * The line is good during the call; the callback may use the optimizer.
  *
  * callback: NULL for none. context: what it is called with.
  */
@@ -589,7 +663,105 @@ dadapt_status dadapt_optimizer_set_log(struct dadapt_optimizer *optimizer,
                                        dadapt_log_callback callback,
                                        void *context);
 
+/**
+ * Stops estimating, for good: d stays what it is, and what only estimates need is freed.
+ *
+ * That is s, and Prodigy's p0; SGD and AdaGrad compute parameters from theirs, and keep them.
+ * State of the caller's that is no longer needed has dadapt_optimizer_state_bytes 0 from then on.
+ *
+ * Errors: DADAPT_ERROR_STEP_OPEN, _NULL_POINTER.
+ */
+dadapt_status dadapt_optimizer_freeze(struct dadapt_optimizer *optimizer);
+
+/**
+ * Whether dadapt_optimizer_freeze was called.
+ *
+ * frozen: out, 1 or 0. Errors: DADAPT_ERROR_NULL_POINTER.
+ */
+dadapt_status dadapt_optimizer_is_frozen(const struct dadapt_optimizer *optimizer, int32_t *frozen);
+
+/**
+ * Adan's restart: forgets all state and starts it anew with the next gradient; d and k stay.
+ *
+ * The arrays themselves are left until then.
+ *
+ * Errors: DADAPT_ERROR_NO_RESTART for other algorithms than adan and experimental_adan_ip;
+ * DADAPT_ERROR_STEP_OPEN, _NULL_POINTER.
+ */
+dadapt_status dadapt_optimizer_restart(struct dadapt_optimizer *optimizer);
+
+/* ---- Tensors ---- */
+
+/**
+ * Registers a tensor of len elements and allocates its state. Allowed between steps.
+ *
+ * group: its number, not DADAPT_ALL_GROUPS.
+ * name: what messages call the tensor; must be new. NULL names it by its id. Copied.
+ * dtype: DADAPT_DTYPE_F32 or DADAPT_DTYPE_F64, also of its state.
+ * id: out; ids count from 0.
+ * Errors: DADAPT_ERROR_UNKNOWN_GROUP, _DUPLICATE_NAME, _UNKNOWN_DTYPE, _TOO_LONG,
+ * _OUT_OF_MEMORY, _INVALID_UTF8, _STEP_OPEN, _NULL_POINTER.
+ */
+dadapt_status dadapt_optimizer_add_tensor(dadapt_optimizer *optimizer,
+                                          dadapt_group group,
+                                          const char *name,
+                                          dadapt_dtype dtype,
+                                          size_t len,
+                                          uint64_t *id);
+
+/**
+ * Registers a tensor whose state the caller keeps and gives to each step: the field state of
+ * dadapt_tensor. Arguments and errors are those of dadapt_optimizer_add_tensor.
+ *
+ * There are dadapt_algorithm_state_count arrays of dtype, as large as dadapt_optimizer_state_bytes
+ * says. They may hold anything before the tensor's first gradient and are left alone between
+ * steps; they may be moved.
+ */
+dadapt_status dadapt_optimizer_add_tensor_with_state_of_caller(dadapt_optimizer *optimizer,
+                                                               dadapt_group group,
+                                                               const char *name,
+                                                               dadapt_dtype dtype,
+                                                               size_t len,
+                                                               uint64_t *id);
+
+/**
+ * Registers a table of rows whose gradients are of single rows, as an embedding gives them: the
+ * fields rows, row_count and row_type of dadapt_tensor. DADAPT_ALGORITHM_ADAGRAD only.
+ *
+ * rows, width: its rows, and the elements of each. len of dadapt_tensor is rows*width.
+ * state_of_caller: 0, or 1 where the caller keeps the state: alphak, sk, x0 and weighted_sk, each
+ *     as large as the table, and all 0 before the table's first gradient.
+ * Other arguments: as dadapt_optimizer_add_tensor.
+ *
+ * A step reads and writes the rows it is given and no others. Tables and other tensors may share an
+ * optimizer; eps stands under the root here, as in the Python package.
+ *
+ * Errors: DADAPT_ERROR_NO_ROWS for other algorithms, _OUT_OF_BOUNDS for another state_of_caller;
+ * else as dadapt_optimizer_add_tensor.
+ */
+dadapt_status dadapt_optimizer_add_rows(dadapt_optimizer *optimizer,
+                                        dadapt_group group,
+                                        const char *name,
+                                        dadapt_dtype dtype,
+                                        size_t rows,
+                                        size_t width,
+                                        int32_t state_of_caller,
+                                        uint64_t *id);
+
+/**
+ * The id of the tensor of that name.
+ *
+ * id: out; NULL to learn only whether there is one.
+ * Errors: DADAPT_ERROR_UNKNOWN_TENSOR, _INVALID_UTF8, _NULL_POINTER.
+ */
+dadapt_status dadapt_optimizer_tensor_id(const dadapt_optimizer *optimizer,
+                                         const char *name,
+                                         uint64_t *id);
+
 /* ---- Step ---- */
+
+/** The type of the numbers of rows. */
+typedef int32_t dadapt_index;
 
 /**
  * One tensor of a step. Fill it with zeros first (memset, or = {0}): zero means default, and what
@@ -611,16 +783,34 @@ typedef struct dadapt_tensor {
     /** Gradient, only read. NULL: absent, and the tensor is left as it is. */
     const void *g;
     /**
-     * Where the caller keeps the state: state_count arrays, in and out, of len elements of the
-     * tensor's type. Else NULL.
+     * Where the caller keeps the state: state_count arrays, in and out, of the tensor's type and
+     * as large as dadapt_optimizer_state_bytes says; one of 0 bytes may be NULL. Else NULL.
      */
     void *const *state;
     /** How many; 0 where the library keeps the state. */
     size_t state_count;
+    /**
+     * Of a table: the numbers of the rows that g has gradients of, side by side in their order, of
+     * type row_type. A row may come several times; its gradients are then summed first, in that
+     * order. Else NULL.
+     */
+    const void *rows;
+    /** How many; g has as many rows. */
+    size_t row_count;
+    /** DADAPT_INDEX_U32 or DADAPT_INDEX_I64 where row_count is not 0. */
+    dadapt_index row_type;
+    /** 0. */
+    int32_t reserved2;
 } dadapt_tensor;
 
 /** What became of d in a step. */
 typedef int32_t dadapt_movement;
+
+/**
+ * In what order a step went over the memory. Prodigy alone has a choice, since its parameters move
+ * by the new d; all orders agree to within roundings.
+ */
+typedef int32_t dadapt_sweeps;
 
 /** What a step did. Set struct_size before the step; the rest is written by it. */
 typedef struct dadapt_report {
@@ -637,7 +827,7 @@ typedef struct dadapt_report {
      * by the norm of SGD's first gradients.
      */
     double dlr;
-    /** Numerator of d_hat. */
+    /** Numerator of d_hat; 0 where the step has none. */
     double numerator;
     /** Denominator of d_hat; 0 where the step has none. */
     double denominator;
@@ -647,6 +837,10 @@ typedef struct dadapt_report {
     int32_t applied;
     /** What became of d: DADAPT_MOVEMENT_.... */
     dadapt_movement movement;
+    /** In what order the step went over the memory: DADAPT_SWEEPS_.... */
+    dadapt_sweeps sweeps;
+    /** 0. */
+    int32_t reserved;
 } dadapt_report;
 
 /** d grew to d_hat. */
@@ -669,23 +863,48 @@ typedef struct dadapt_report {
  * it was.
  */
 #define DADAPT_MOVEMENT_NON_FINITE 6
+/** d_hat is above d_cap: d grew to the cap, or stays above one that was set lower since. */
+#define DADAPT_MOVEMENT_CAPPED 7
+/** Nothing is estimated: the algorithm is a plain one, or the optimizer is frozen. */
+#define DADAPT_MOVEMENT_FIXED 8
+/** None: nothing was updated. */
+#define DADAPT_SWEEPS_NONE 0
+/** One sweep did all. */
+#define DADAPT_SWEEPS_ONE 1
+/** One sweep with the old d, and a second to mend the parameters, since d changed. */
+#define DADAPT_SWEEPS_MENDED 2
+
+/**
+ * One sweep for sums and state, and a second that moves the parameters: while d is d0, after a
+ * step that changed d, and always where Prodigy's beta1 is 0.
+ */
+#define DADAPT_SWEEPS_TWO 3
+/** uint32_t. */
+#define DADAPT_INDEX_U32 1
+/** int64_t. Negative numbers are an error. */
+#define DADAPT_INDEX_I64 2
 
 /**
  * One step: updates parameters and state in one pass over memory, then the estimate d.
+ *
+ * Prodigy may take two passes: the report's sweeps.
  *
  * tensors: n of them, each tensor once at most, in any order. Those left out, those whose gradient
  *     is NULL and those of a group with lr 0 stay as they are. The arrays may lie elsewhere in
  *     each step. They hold len initialised elements of the tensor's type, and no other thread uses
  *     them during the call. Gradients may share memory with one another; otherwise no two arrays
  *     may.
- * report: what the step did, as far as its struct_size goes; NULL where it is not wanted.
+ * report: what the step did, as far as its struct_size goes; NULL where it is not wanted. With
+ *     d_per_group it is the first group's; dadapt_optimizer_group_report has the others'.
  *
  * Everything is checked before anything is written: on an error but DADAPT_ERROR_INTERNAL all
  * arrays, d, k and the report are as they were.
  * Errors: DADAPT_ERROR_UNKNOWN_TENSOR, _TENSOR_TWICE, _UNKNOWN_DTYPE, _DTYPE, _LENGTH,
- * _STATE_COUNT, _NULL_POINTER, _MISALIGNED, _OVERLAP: of the arrays. _STRUCT_SIZE, _RESERVED: of
- * the structs. _MIXED_LR, _COEFFICIENT: of the options. _NON_FINITE_GRADIENT: of the gradients.
- * _THREADS: of the system. _POISONED: after an earlier _INTERNAL.
+ * _STATE_COUNT, _NULL_POINTER, _MISALIGNED, _OVERLAP, _GRADIENT_KIND, _ROW_OUT_OF_RANGE: of the
+ * arrays. _STRUCT_SIZE, _RESERVED: of
+ * the structs. _MIXED_LR, _COEFFICIENT, _NOT_FOR_ROWS: of the options. _NON_FINITE_GRADIENT: of the gradients.
+ * _THREADS: of the system. _STEP_OPEN: a step in parts has not ended. _POISONED: after an earlier
+ * _INTERNAL.
  *
  * After the first step of the same tensors nothing is allocated, but where a line is
  * logged and what handing out a large step to threads takes.
@@ -696,19 +915,100 @@ dadapt_status dadapt_optimizer_step(dadapt_optimizer *optimizer,
                                     struct dadapt_report *report);
 
 /**
+ * What the last step did to a group and its d.
+ *
+ * With d_per_group it is about the group's own d, else the report of the step. Before the first
+ * step: d0, and no progress.
+ *
+ * report: out, as far as its struct_size goes.
+ * Errors: DADAPT_ERROR_UNKNOWN_GROUP, _STRUCT_SIZE, _NULL_POINTER.
+ */
+dadapt_status dadapt_optimizer_group_report(const dadapt_optimizer *optimizer,
+                                            dadapt_group group,
+                                            struct dadapt_report *report);
+
+/**
  * Words for a movement of a report, "limited by growth_rate"; NULL for other codes. Never freed.
  * Any thread.
  */
 const char *dadapt_movement_name(dadapt_movement movement);
 
+/* ---- Step in parts ---- */
+
+/**
+ * Begins a step that is given tensors one at a time, so that each gradient can be freed at once.
+ *
+ * dadapt_optimizer_step_tensor follows for each, then dadapt_optimizer_step_end. The bits are
+ * those of dadapt_optimizer_step with all of them.
+ *
+ * Until the step has ended or is aborted, whatever else would change the optimizer is
+ * DADAPT_ERROR_STEP_OPEN; freeing it is fine.
+ *
+ * Errors: DADAPT_ERROR_NOT_IN_PARTS for Prodigy, unless it is frozen, and under
+ * DADAPT_NON_FINITE_SKIP. DADAPT_ERROR_MIXED_LR, _THREADS, _STEP_OPEN, _POISONED, _NULL_POINTER.
+ */
+dadapt_status dadapt_optimizer_step_begin(dadapt_optimizer *optimizer);
+
+/**
+ * Updates one tensor in the step that has begun.
+ *
+ * tensor: as in dadapt_optimizer_step. Its gradient may be freed or written again afterwards.
+ *     Parameters and state must stay where they are, and be used by nobody, until the step has
+ *     ended: all of SGD's first step is left until then, and so are tensors that have had no
+ *     gradient other than 0 while nothing else has made progress.
+ *
+ * Several threads may call this at once for different tensors. Meanwhile no other function may use
+ * the optimizer but those that take it as const: who begins and ends the step waits for the
+ * threads. With several, ask dadapt_last_error what was wrong, and not
+ * dadapt_optimizer_last_error.
+ *
+ * Errors: as dadapt_optimizer_step, of this tensor: it is then as it was and may be given again.
+ * Those given before are updated already. DADAPT_ERROR_OVERLAP is of this tensor's arrays alone:
+ * that those of different tensors share no memory is not checked here.
+ * DADAPT_ERROR_NO_STEP_OPEN: none has begun.
+ */
+dadapt_status dadapt_optimizer_step_tensor(dadapt_optimizer *optimizer,
+                                           const dadapt_tensor *tensor);
+
+/**
+ * Ends the step: updates what was left until now, then the estimate d.
+ *
+ * report: as in dadapt_optimizer_step.
+ * Errors: DADAPT_ERROR_COEFFICIENT in SGD's first step, which is over then and has changed nothing
+ * but s, which counts for nothing yet. DADAPT_ERROR_STRUCT_SIZE of the report: the step is still
+ * open. DADAPT_ERROR_NO_STEP_OPEN, _POISONED, _NULL_POINTER.
+ */
+dadapt_status dadapt_optimizer_step_end(dadapt_optimizer *optimizer, dadapt_report *report);
+
+/**
+ * Ends the step without an estimate: d and k are as they were.
+ *
+ * Tensors that have been updated stay so; the others are as they were. (SGD's first step has kept
+ * gradients in s, which counts for nothing yet.) Where no step is open nothing is done, and count
+ * is 0.
+ *
+ * ids: out, the tensors that have been updated, the first capacity of them; NULL where capacity is
+ * 0.
+ * count: out, how many have been updated, be it more than capacity; NULL where it is not wanted.
+ * Errors: DADAPT_ERROR_NULL_POINTER, and the step is still open; DADAPT_ERROR_POISONED.
+ */
+dadapt_status dadapt_optimizer_step_abort(dadapt_optimizer *optimizer,
+                                          uint64_t *ids,
+                                          size_t capacity,
+                                          size_t *count);
+
 /* ---- State ---- */
 
 /**
  * A tensor's state of that number, where the library owns it: to look at and to
- * change between steps. dadapt_algorithm_state_name names it.
+ * change between steps. dadapt_algorithm_state_name names it; those of a table of rows are alphak, sk,
+ * x0 and weighted_sk.
  *
- * state: out, len elements of dtype, aligned to them; it stays where it is until the optimizer is
- * freed. len, dtype: out. Each is NULL where it is not wanted.
+ * state: out, len elements of dtype, aligned to them; NULL where len is 0. It stays where it is
+ * until the optimizer is freed or frozen.
+ * len: out, the state's own: less than the tensor's with slice_p, 0 where there is none. Prodigy
+ * drops the p0 of a tensor that is all 0 at its first gradient.
+ * dtype: out. Each is NULL where it is not wanted.
  * Errors: DADAPT_ERROR_UNKNOWN_TENSOR, _UNKNOWN_STATE, _STATE_OF_CALLER, _NULL_POINTER.
  * The optimizer must not be in use by another thread.
  */
@@ -721,6 +1021,9 @@ dadapt_status dadapt_optimizer_state(dadapt_optimizer *optimizer,
 
 /**
  * The size of a tensor's state array of that number, whoever owns it.
+ *
+ * It is that of all elements of the tensor, of every slice_p-th, or 0 where the options or
+ * dadapt_optimizer_freeze leave the array out.
  *
  * bytes: out. Errors: DADAPT_ERROR_UNKNOWN_TENSOR, _UNKNOWN_STATE, _NULL_POINTER.
  */

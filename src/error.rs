@@ -26,6 +26,12 @@ pub enum Error {
         /// The algorithm's name.
         algorithm: &'static str,
     },
+    /// Sliced statistics of an algorithm that computes parameters from them.
+    #[error("{algorithm} has no slice_p: it computes parameters from s, so s cannot be sliced")]
+    NoSlices {
+        /// The algorithm's name.
+        algorithm: &'static str,
+    },
     /// A value outside the option's bounds, or NaN.
     #[error("{key} = {value:?} is not within its bounds, {bounds}")]
     OutOfBounds {
@@ -224,7 +230,7 @@ pub enum Error {
     },
     /// A NaN or an infinity in a gradient, under [`NonFinite::Reject`](crate::NonFinite::Reject).
     #[error(
-        "the gradient of tensor {tensor:?} is {value:?} at element {index}; the step was refused and changed nothing"
+        "the gradient of tensor {tensor:?} is {value:?} at element {index}; it was refused and changed nothing"
     )]
     NonFiniteGradient {
         /// The tensor's name.
@@ -249,6 +255,68 @@ pub enum Error {
         threads: usize,
         /// What the system said.
         reason: String,
+    },
+    /// A step in parts has begun and not ended.
+    #[error("a step in parts has begun: end or abort it first")]
+    StepOpen,
+    /// No step in parts has begun.
+    #[error("no step in parts has begun: call step_begin first")]
+    NoStepOpen,
+    /// What cannot be done one tensor at a time.
+    #[error("{algorithm} cannot step tensor by tensor: {reason}")]
+    NotInParts {
+        /// The algorithm's name.
+        algorithm: &'static str,
+        /// Why, and what to do.
+        reason: &'static str,
+    },
+    /// An algorithm that takes no gradients of single rows.
+    #[error("{algorithm} takes no gradients of single rows; adagrad does")]
+    NoRows {
+        /// The algorithm's name.
+        algorithm: &'static str,
+    },
+    /// A gradient of rows for a dense tensor, or a dense one for a table of rows.
+    #[error("tensor {tensor:?} is registered as {registered}, and the gradient is {given}")]
+    GradientKind {
+        /// The tensor's name.
+        tensor: String,
+        /// `dense` or `rows`.
+        registered: &'static str,
+        /// `dense` or `rows`.
+        given: &'static str,
+    },
+    /// A row that the table does not have.
+    #[error(
+        "row {row} of the gradient of tensor {tensor:?} (at place {place}) is not below {rows}"
+    )]
+    RowOutOfRange {
+        /// The tensor's name.
+        tensor: String,
+        /// The row given.
+        row: i64,
+        /// Where among the rows given.
+        place: usize,
+        /// Rows of the table.
+        rows: usize,
+    },
+    /// An option that has no meaning for gradients of single rows.
+    #[error(
+        "{key} of group {group} is set, and tensor {tensor:?} has gradients of single rows, for which it has no meaning: put the tensor in a group of its own"
+    )]
+    NotForRows {
+        /// The option.
+        key: Key,
+        /// The group.
+        group: usize,
+        /// The tensor's name.
+        tensor: String,
+    },
+    /// An algorithm that has no restart.
+    #[error("{algorithm} has no restart; adan and experimental_adan_ip have one")]
+    NoRestart {
+        /// The algorithm's name.
+        algorithm: &'static str,
     },
     /// An earlier step panicked while it wrote: parameters and state are valid numbers, but of no
     /// particular step.

@@ -108,11 +108,13 @@ macro_rules! keys {
 }
 
 keys! {
-    /// Learning rate, a factor on `d`: 1 unless there is a schedule. Groups are equal or 0 (frozen).
+    /// Learning rate, a factor on `d`: 1 unless there is a schedule. Groups that share a `d` are equal
+    /// or 0 (frozen). Of plain algorithms, the step size.
     Lr = 1, "lr", Group, Bounds::below(f64::INFINITY);
     /// Decay of the running mean of gradients.
     Beta1 = 2, "beta1", Optimizer, Bounds::below(1.0);
-    /// Decay of the running mean of squared gradients; its square root is that of `s`.
+    /// Decay of the running mean of squared gradients; its square root is that of `s`. Lion: decay of
+    /// the running mean. Adan: decay of the mean of differences of gradients.
     Beta2 = 3, "beta2", Optimizer, Bounds::below(1.0);
     /// Added to the root of the second moment. The least is where `f32` still holds the product of
     /// two denominators; smaller gradients than that square to 0 in `f32` anyway.
@@ -127,7 +129,7 @@ keys! {
     GrowthRate = 8, "growth_rate", Optimizer, Bounds::closed(1.0, f64::INFINITY);
     /// The group's rate relative to the other groups'.
     LayerScale = 9, "layer_scale", Group, Bounds::positive();
-    /// Momentum of SGD.
+    /// Momentum of SGD and of AdaGrad.
     Momentum = 10, "momentum", Group, Bounds::below(1.0);
     /// The first `d`; until a step has made progress it can be set.
     D0 = 11, "d0", Optimizer, Bounds::positive();
@@ -141,6 +143,27 @@ keys! {
     /// Forces an instruction set, as a code of [`Isa`](crate::Isa); 0 leaves it to `DADAPT_ISA`
     /// and detection. Set before the optimizer is made.
     Isa = 15, "isa", Optimizer, Bounds::integers(0.0, 4.0);
+    /// Adan: decay of the second moment and of `s`. Prodigy: decay of `s` and of the numerator, where
+    /// 0 stands for the root of `beta2`.
+    Beta3 = 16, "beta3", Optimizer, Bounds::below(1.0);
+    /// 1: Adan's weight decay shrinks the parameter before the step (AdamW). 0: after it, by a
+    /// division (the proximal step).
+    NoProx = 17, "no_prox", Group, Bounds::integers(0.0, 1.0);
+    /// A factor on Prodigy's `d_hat`: 0.5 for a more cautious estimate, 2 for a bolder one.
+    DCoef = 18, "d_coef", Optimizer, Bounds::positive();
+    /// 1: Prodigy's `s` is weighted without lr and bias correction, so that a warm-up of the lr does
+    /// not let `d` grow too large.
+    SafeguardWarmup = 19, "safeguard_warmup", Group, Bounds::integers(0.0, 1.0);
+    /// Statistics follow only every so many elements of a tensor, which saves their memory. It
+    /// decides what state a tensor has: set before the group has tensors.
+    SliceP = 20, "slice_p", Group, Bounds::integers(1.0, 4294967296.0);
+    /// What `d` does not grow beyond; infinity for no limit.
+    DCap = 21, "d_cap", Optimizer, Bounds { open_min: true, ..Bounds::closed(0.0, f64::INFINITY) };
+    /// How much less than the whole gradient joins the momentum of plain SGD.
+    Dampening = 22, "dampening", Group, Bounds::closed(0.0, 1.0);
+    /// 1: every group estimates a `d` of its own, and lrs may differ. Set before the optimizer is
+    /// made.
+    DPerGroup = 23, "d_per_group", Optimizer, Bounds::integers(0.0, 1.0);
 }
 
 impl Key {
@@ -177,7 +200,7 @@ impl Key {
 
     /// Whether it can be set only before the optimizer is made.
     pub(crate) const fn is_fixed(self) -> bool {
-        matches!(self, Key::NumThreads | Key::Isa)
+        matches!(self, Key::NumThreads | Key::Isa | Key::DPerGroup)
     }
 }
 
@@ -224,6 +247,8 @@ impl Options {
         values[Key::LayerScale.index()] = 1.0;
         values[Key::D0.index()] = 1e-6;
         values[Key::GrowthRate.index()] = f64::INFINITY;
+        values[Key::DCap.index()] = f64::INFINITY;
+        values[Key::SliceP.index()] = 1.0;
         Options(values)
     }
     pub(crate) fn get(&self, key: Key) -> f64 {

@@ -1,9 +1,10 @@
 //! Learning-rate-free optimizers as fused SIMD kernels for CPUs.
 //!
-//! [D-Adaptation](https://arxiv.org/abs/2301.07733) finds the step size of SGD and Adam while it
-//! trains: the learning rate is 1. This crate computes what the package `dadaptation` computes, in
-//! one pass over memory, and with the same bits for any number of threads and any instruction set
-//! (scalar, AVX2, AVX-512, NEON).
+//! [D-Adaptation](https://arxiv.org/abs/2301.07733) and
+//! [Prodigy](https://arxiv.org/abs/2306.06101) find the step size of SGD, Adam, AdaGrad, Lion and Adan
+//! while they train: the learning rate is 1. This crate computes what the packages `dadaptation` and
+//! `prodigyopt` compute, in one pass over memory, and with the same bits for any number of threads
+//! and any instruction set (scalar, AVX2, AVX-512, NEON).
 //!
 //! ```
 //! use dadapt::{Algorithm, Config, DType, GroupId, Optimizer, TensorStep};
@@ -43,8 +44,8 @@ pub use key::{Bounds, Key, NonFinite, Scope};
 #[cfg(feature = "fault-injection")]
 pub use optimizer::Fault;
 pub use optimizer::{
-    Config, GroupId, MAX_STATE, Movement, NUM_THREADS_ENV, Optimizer, StateOwner, StepReport,
-    TensorId, TensorStep,
+    Config, GroupId, Index, MAX_STATE, Movement, NUM_THREADS_ENV, Optimizer, RowIndex, StateOwner,
+    StepInParts, StepReport, Sweeps, TensorId, TensorStep,
 };
 
 /// Version of the crate, `major.minor.patch`.

@@ -33,36 +33,57 @@ macro_rules! multiversioned {
     };
 }
 
-multiversioned! {
-    /// D-Adapt Adam's streams with the least arithmetic: 5 read, 4 written, 36 bytes.
-    adam_ceiling, adam_ceiling_loop, 3, |a, c| {
-        let [m, v, s] = a.state;
-        let n = a.p.len();
-        let (p, g, m, v, s) = (&mut a.p[..n], &a.g[..n], &mut m[..n], &mut v[..n], &mut s[..n]);
-        let zero = c[7];
-        for i in 0..n {
-            let x = zero * g[i];
-            p[i] += x;
-            m[i] += x;
-            v[i] += x;
-            s[i] += x;
+/// The streams of a step with the least arithmetic: parameter and the state of `written` read and
+/// written, the rest of the state and the gradient read.
+pub fn ceiling<const STATES: usize>(arrays: Arrays<'_, STATES>, written: usize, zero: f32) {
+    const LANES: usize = 16;
+    #[inline(always)]
+    fn portable<const STATES: usize>(mut arrays: Arrays<'_, STATES>, written: usize, zero: f32) {
+        let len = arrays.p.len();
+        let state = arrays.state.each_mut().map(|slot| {
+            assert_eq!(slot.len(), len);
+            slot.as_mut_ptr()
+        });
+        let (p, g) = (arrays.p.as_mut_ptr(), arrays.g.as_ptr());
+        assert_eq!(arrays.g.len(), len);
+        for at in (0..len - len % LANES).step_by(LANES) {
+            // SAFETY: each array has `len` elements, and 16 from `at` on lie within.
+            unsafe {
+                let mut sum = p.add(at).cast::<[f32; LANES]>().read();
+                let g = g.add(at).cast::<[f32; LANES]>().read();
+                let mut slots = [g; STATES];
+                for slot in 0..STATES {
+                    slots[slot] = state[slot].add(at).cast::<[f32; LANES]>().read();
+                }
+                for i in 0..LANES {
+                    let x = zero * g[i];
+                    for slot in &mut slots {
+                        sum[i] += zero * slot[i];
+                        slot[i] += x;
+                    }
+                    sum[i] += x;
+                }
+                p.add(at).cast::<[f32; LANES]>().write(sum);
+                for slot in 0..STATES {
+                    if written >> slot & 1 == 1 {
+                        state[slot].add(at).cast::<[f32; LANES]>().write(slots[slot]);
+                    }
+                }
+            }
         }
     }
-}
-
-multiversioned! {
-    /// D-Adapt SGD's streams with the least arithmetic: 4 read, 2 written, 24 bytes.
-    sgd_ceiling, sgd_ceiling_loop, 2, |a, c| {
-        let [s, x0] = a.state;
-        let n = a.p.len();
-        let (p, g, s, x0) = (&mut a.p[..n], &a.g[..n], &mut s[..n], &x0[..n]);
-        let zero = c[7];
-        for i in 0..n {
-            let x = zero * g[i];
-            s[i] += x;
-            p[i] += zero * x0[i];
+    #[cfg(target_arch = "x86_64")]
+    {
+        #[target_feature(enable = "avx2,fma")]
+        fn avx2<const STATES: usize>(arrays: Arrays<'_, STATES>, written: usize, zero: f32) {
+            portable(arrays, written, zero)
+        }
+        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            // SAFETY: both features were detected just now.
+            return unsafe { avx2(arrays, written, zero) };
         }
     }
+    portable(arrays, written, zero)
 }
 
 multiversioned! {

@@ -1,4 +1,5 @@
-/* dadapt: learning-rate-free optimizers (D-Adaptation for Adam and SGD) for CPUs.
+/* dadapt: learning-rate-free optimizers for CPUs, and the plain ones: D-Adaptation for Adam, SGD,
+ * AdaGrad, Lion and Adan; Prodigy.
  *
  * This file is generated from the sources of the library.
  *
@@ -45,11 +46,12 @@
  * with a 0 and are UTF-8. A place for a result can be written, and no other thread uses it.
  *
  * Threads. A handle is used by one thread at a time, whichever; calls that take it as const may
- * run at once with one another. Different handles are independent. Calls without a handle may run
- * on any thread. Large steps use threads of the library's own: the option num_threads.
+ * run at once with one another, and with dadapt_optimizer_step_tensor, which several threads may
+ * call at once. Different handles are independent. Calls without a handle may run on any thread.
+ * Large steps use threads of the library's own: the option num_threads.
  *
  * Aliasing. In a step, parameters and state are written, and gradients only read. No array that is
- * written may overlap another; this is checked.
+ * written may overlap another; this is checked (in a step in parts, of each tensor by itself).
  *
  * Floating point. The same inputs give the same bits for any number of threads, any instruction
  * set and any order of tensors. Every call sets the default floating-point environment for itself

@@ -14,6 +14,28 @@ pub type dadapt_algorithm = i32;
 pub const DADAPT_ALGORITHM_ADAM: dadapt_algorithm = 1;
 /// D-Adaptation for SGD with momentum: two state arrays a tensor, s and x0.
 pub const DADAPT_ALGORITHM_SGD: dadapt_algorithm = 2;
+/// D-Adaptation for AdaGrad: alphak, sk and x0. It takes gradients of single rows too
+/// (dadapt_optimizer_add_rows).
+pub const DADAPT_ALGORITHM_ADAGRAD: dadapt_algorithm = 3;
+/// D-Adaptation for Lion: exp_avg and s.
+pub const DADAPT_ALGORITHM_LION: dadapt_algorithm = 4;
+/// D-Adaptation for Adan: exp_avg, exp_avg_sq, exp_avg_diff, pre_grad and s. It can be restarted.
+pub const DADAPT_ALGORITHM_ADAN: dadapt_algorithm = 5;
+/// Prodigy: exp_avg, exp_avg_sq, s and p0. It does not step in parts.
+pub const DADAPT_ALGORITHM_PRODIGY: dadapt_algorithm = 6;
+/// D-Adaptation for Adam as in the first versions of its preprint: state as with Adam.
+/// Experimental.
+pub const DADAPT_ALGORITHM_EXPERIMENTAL_ADAM_PREPRINT: dadapt_algorithm = 7;
+/// D-Adaptation for Adan by inner products: state and restart as with Adan. Experimental.
+pub const DADAPT_ALGORITHM_EXPERIMENTAL_ADAN_IP: dadapt_algorithm = 8;
+/// SGD with momentum, at a rate set by hand, as all plain ones: momentum_buffer.
+pub const DADAPT_ALGORITHM_PLAIN_SGD: dadapt_algorithm = 9;
+/// Adam and AdamW at a rate set by hand: exp_avg and exp_avg_sq.
+pub const DADAPT_ALGORITHM_PLAIN_ADAM: dadapt_algorithm = 10;
+/// AdaGrad at a rate set by hand: sum.
+pub const DADAPT_ALGORITHM_PLAIN_ADAGRAD: dadapt_algorithm = 11;
+/// Lion at a rate set by hand: exp_avg.
+pub const DADAPT_ALGORITHM_PLAIN_LION: dadapt_algorithm = 12;
 
 /// The type of a tensor's elements.
 pub type dadapt_dtype = i32;
@@ -23,7 +45,8 @@ pub const DADAPT_DTYPE_F32: dadapt_dtype = 1;
 /// double.
 pub const DADAPT_DTYPE_F64: dadapt_dtype = 2;
 
-/// "adam", "sgd"; NULL for other codes. Never freed. Any thread.
+/// "adam", "plain_sgd"; NULL for other codes. They count from 1 without gaps. Never freed. Any
+/// thread.
 #[unsafe(no_mangle)]
 pub extern "C" fn dadapt_algorithm_name(algorithm: dadapt_algorithm) -> *const c_char {
     Algorithm::from_code(algorithm).map_or(ptr::null(), |algorithm| c_name(algorithm.name()))

@@ -73,6 +73,20 @@ pub(crate) unsafe fn change<H: Object>(
     finish(Some(handle.fate()), outcome)
 }
 
+/// A call that several threads may make at once although it changes something: `work` sees to that.
+///
+/// # Safety
+/// `handle` is null or points to an `H` that nobody has to himself during the call.
+pub(crate) unsafe fn share<H: Object>(
+    handle: *const H,
+    work: impl FnOnce(&H) -> Outcome,
+) -> dadapt_status {
+    // SAFETY: this function's contract.
+    let Some(handle) = (unsafe { handle.as_ref() }) else { return null_handle::<H>() };
+    let outcome = handle.fate().refuse_poisoned().and_then(|()| run(|| work(handle)));
+    finish(Some(handle.fate()), outcome)
+}
+
 /// A call that only reads; a poisoned handle allows it.
 ///
 /// # Safety
@@ -121,7 +135,7 @@ fn null_handle<H: Object>() -> dadapt_status {
     finish(None, Err(null(H::ARGUMENT)))
 }
 
-fn null(argument: &str) -> Failure {
+pub(crate) fn null(argument: &str) -> Failure {
     Failure::new(DADAPT_ERROR_NULL_POINTER, format!("{argument} is NULL"))
 }
 

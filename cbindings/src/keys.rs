@@ -10,19 +10,23 @@ use std::ptr;
 /// An option. Values are doubles: switches are 0 or 1, counts whole numbers, choices codes.
 pub type dadapt_key = i32;
 
-/// Learning rate, a factor on d: 1 unless there is a schedule. Groups are equal or 0 (frozen).
-/// Per group; default 1.
+/// Learning rate, a factor on d: 1 unless there is a schedule. Groups that share a d are equal or 0
+/// (frozen). Per group; default 1. Of plain algorithms the step size itself, any per group: default
+/// 1e-3, of plain_adagrad 1e-2, of plain_lion 1e-4.
 pub const DADAPT_KEY_LR: dadapt_key = 1;
-/// Adam's decay of the running mean of gradients. Default 0.9.
+/// Decay of the running mean of gradients. Default 0.9, of Adan 0.98. Prodigy keeps no exp_avg
+/// where it is 0.
 pub const DADAPT_KEY_BETA1: dadapt_key = 2;
-/// Adam's decay of the running mean of squared gradients. Default 0.999.
+/// Decay of the running mean of squared gradients. Default 0.999. Lion: of the running mean that it
+/// keeps; default 0.99. Adan: of the mean of differences of gradients; default 0.92.
 pub const DADAPT_KEY_BETA2: dadapt_key = 3;
-/// Adam's addend to the root of the second moment. Per group; default 1e-8.
+/// Added to the root of the second moment. Per group; default 1e-8, of AdaGrad 1e-6, of
+/// plain_adagrad 1e-10.
 pub const DADAPT_KEY_EPS: dadapt_key = 4;
-/// Weight decay. Per group; default 0.
+/// Weight decay. Per group; default 0, of Adan 0.02 and of plain_adan 0.
 pub const DADAPT_KEY_WEIGHT_DECAY: dadapt_key = 5;
 /// 1: weight decay shrinks the parameter, as AdamW does. 0: it is added to the gradient. Per group;
-/// default 0.
+/// default 0, of Prodigy 1.
 pub const DADAPT_KEY_DECOUPLE: dadapt_key = 6;
 /// 1: Adam's bias correction. Default 0.
 pub const DADAPT_KEY_USE_BIAS_CORRECTION: dadapt_key = 7;
@@ -31,7 +35,7 @@ pub const DADAPT_KEY_USE_BIAS_CORRECTION: dadapt_key = 7;
 pub const DADAPT_KEY_GROWTH_RATE: dadapt_key = 8;
 /// The group's rate relative to that of the others. Per group; default 1.
 pub const DADAPT_KEY_LAYER_SCALE: dadapt_key = 9;
-/// SGD's momentum. Per group; default 0.
+/// Momentum of SGD and of AdaGrad. Per group; default 0, where plain_sgd keeps no momentum_buffer.
 pub const DADAPT_KEY_MOMENTUM: dadapt_key = 10;
 /// The first d; it can be set until a step has made progress. Default 1e-6.
 pub const DADAPT_KEY_D0: dadapt_key = 11;
@@ -45,6 +49,27 @@ pub const DADAPT_KEY_NUM_THREADS: dadapt_key = 14;
 /// Forces an instruction set, by DADAPT_ISA_SCALAR and so on. Default 0: the one that the
 /// environment variable DADAPT_ISA names, else the widest there is. Of configurations only.
 pub const DADAPT_KEY_ISA: dadapt_key = 15;
+/// Adan: decay of the second moment and of s; default 0.99. Prodigy: decay of s and of the
+/// numerator; default 0, which stands for the root of beta2.
+pub const DADAPT_KEY_BETA3: dadapt_key = 16;
+/// 1: Adan's weight decay shrinks the parameter before the step, as AdamW does. 0: after it, by a
+/// division. Per group; default 0.
+pub const DADAPT_KEY_NO_PROX: dadapt_key = 17;
+/// A factor on Prodigy's d_hat: 0.5 for a more cautious estimate, 2 for a bolder one. Default 1.
+pub const DADAPT_KEY_D_COEF: dadapt_key = 18;
+/// 1: Prodigy's s is weighted without lr and bias correction, so that a warm-up of lr does not let
+/// d grow too large. Per group; default 0.
+pub const DADAPT_KEY_SAFEGUARD_WARMUP: dadapt_key = 19;
+/// Statistics (s, Prodigy's p0) follow only every so many elements of a tensor, which saves their
+/// memory. Before the group has tensors. Per group; default 1.
+pub const DADAPT_KEY_SLICE_P: dadapt_key = 20;
+/// What d does not grow beyond. Default infinity, which is no limit.
+pub const DADAPT_KEY_D_CAP: dadapt_key = 21;
+/// How much less than the whole gradient joins the momentum of plain_sgd. Per group; default 0.
+pub const DADAPT_KEY_DAMPENING: dadapt_key = 22;
+/// 1: every group estimates a d of its own, and rates may differ. Default 0. Of configurations
+/// only.
+pub const DADAPT_KEY_D_PER_GROUP: dadapt_key = 23;
 
 /// A value of DADAPT_KEY_NON_FINITE.
 pub type dadapt_non_finite = i32;

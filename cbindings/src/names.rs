@@ -7,13 +7,15 @@ use std::ptr;
 use std::sync::LazyLock;
 
 /// What the codes of movements mean, in their order from 1 on.
-pub(crate) const MOVEMENTS: [Movement; 6] = [
+pub(crate) const MOVEMENTS: [Movement; 8] = [
     Movement::Grew,
     Movement::GrowthLimited,
     Movement::NotAbove,
     Movement::NoProgress,
     Movement::LrZero,
     Movement::NonFinite,
+    Movement::Capped,
+    Movement::Fixed,
 ];
 
 pub(crate) const DTYPES: [DType; 2] = [DType::F32, DType::F64];

@@ -5,14 +5,14 @@ use crate::config::{dadapt_config, dadapt_group, group_number, group_of};
 use crate::handle::{Fate, Object, Outcome, change, free, out, read, text, write_if_wanted};
 use crate::keys::dadapt_key;
 use crate::names::c_name;
-use crate::status::{DADAPT_ERROR_UNKNOWN_TENSOR, Failure, dadapt_status};
+use crate::status::dadapt_status;
 use crate::step::Steps;
-use dadapt::{Config, DType, Error, GroupId, Key, NUM_THREADS_ENV, Optimizer, StateOwner};
+use dadapt::{Config, DType, Error, GroupId, Key, NUM_THREADS_ENV, Optimizer};
 use std::ffi::{c_char, c_void};
 
 /// An optimizer: its tensors, their state, the estimate d. Its functions may run on any thread, on
-/// one at a time; those that take it as const may run at once. Different optimizers are
-/// independent.
+/// one at a time; those that take it as const may run at once, and so may
+/// dadapt_optimizer_step_tensor. Different optimizers are independent.
 pub struct dadapt_optimizer {
     pub(crate) optimizer: Optimizer,
     pub(crate) steps: Steps,
@@ -108,6 +108,8 @@ pub unsafe extern "C" fn dadapt_optimizer_free(optimizer: *mut dadapt_optimizer)
 
 /// Adds a group, as dadapt_config_add_group does. Allowed between steps.
 ///
+/// Errors: DADAPT_ERROR_STEP_OPEN, _NULL_POINTER.
+///
 /// # Safety
 /// optimizer is NULL or from dadapt_optimizer_new; group is NULL or can be written.
 #[unsafe(no_mangle)]
@@ -117,7 +119,7 @@ pub unsafe extern "C" fn dadapt_optimizer_add_group(
 ) -> dadapt_status {
     let work = |o: &mut dadapt_optimizer| {
         group_number(GroupId::new(o.optimizer.groups()))?;
-        let added = group_number(o.optimizer.add_group())?;
+        let added = group_number(o.optimizer.add_group()?)?;
         // SAFETY: this function's contract.
         unsafe { write_if_wanted(group, added) };
         Ok(())
@@ -143,8 +145,10 @@ fn get(optimizer: &Optimizer, group: dadapt_group, key: Key) -> Outcome<f64> {
 
 /// Sets an option, as dadapt_config_set_f64 does. It holds from the next step on.
 ///
-/// Errors: as there; DADAPT_ERROR_FIXED for DADAPT_KEY_ISA and DADAPT_KEY_NUM_THREADS, and for
-/// DADAPT_KEY_D0 once a step has made progress.
+/// Errors: as there; DADAPT_ERROR_STEP_OPEN; DADAPT_ERROR_FIXED for DADAPT_KEY_ISA, _NUM_THREADS
+/// and _D_PER_GROUP; for DADAPT_KEY_D0 once a step has made progress; and, where tensors have state
+/// that would change, for DADAPT_KEY_SLICE_P and, from or to 0, Prodigy's _BETA1 and plain_sgd's
+/// _MOMENTUM.
 ///
 /// # Safety
 /// optimizer is NULL or from dadapt_optimizer_new.
@@ -180,7 +184,7 @@ pub unsafe extern "C" fn dadapt_optimizer_set_f64_by_name(
 }
 
 /// Sets a group's lr, or with DADAPT_ALL_GROUPS everybody's: a schedule's factor, or 0 to freeze.
-/// Groups whose lr is not 0 must agree when dadapt_optimizer_step is called.
+/// Groups that share a d and whose lr is not 0 must agree when a step is made.
 ///
 /// # Safety
 /// optimizer is NULL or from dadapt_optimizer_new.
@@ -250,124 +254,7 @@ pub unsafe extern "C" fn dadapt_optimizer_last_error(
     unsafe { optimizer.as_ref() }.map_or(c"".as_ptr(), |optimizer| optimizer.fate.last_error())
 }
 
-/// Arguments of the two functions that register tensors.
-struct Registration {
-    group: dadapt_group,
-    name: *const c_char,
-    dtype: dadapt_dtype,
-    len: usize,
-    id: *mut u64,
-}
-
-/// # Safety
-/// `name` is null or a string; `id` is null or can be written.
-unsafe fn add_tensor(
-    optimizer: &mut Optimizer,
-    Registration { group, name, dtype, len, id }: Registration,
-    owner: StateOwner,
-) -> Outcome {
-    let number = optimizer.tensors().to_string();
-    // SAFETY: this function's contract.
-    let name = if name.is_null() { &number } else { unsafe { text(name, "name")? } };
-    // SAFETY: as above.
-    let to = unsafe { out(id, "id")? };
-    let (group, dtype) = (GroupId::new(group as usize), dtype_of(dtype)?);
-    let added = match owner {
-        StateOwner::Library => optimizer.add_tensor(group, name, dtype, len)?,
-        StateOwner::Caller => optimizer.add_tensor_with_state_of_caller(group, name, dtype, len)?,
-    };
-    to.write(added.code());
-    Ok(())
-}
-
-/// Registers a tensor of len elements and allocates its state. Allowed between steps.
-///
-/// group: its number, not DADAPT_ALL_GROUPS.
-/// name: what messages call the tensor; must be new. NULL names it by its id. Copied.
-/// dtype: DADAPT_DTYPE_F32 or DADAPT_DTYPE_F64, also of its state.
-/// id: out; ids count from 0.
-/// Errors: DADAPT_ERROR_UNKNOWN_GROUP, _DUPLICATE_NAME, _UNKNOWN_DTYPE, _TOO_LONG,
-/// _OUT_OF_MEMORY, _INVALID_UTF8, _NULL_POINTER.
-///
-/// # Safety
-/// optimizer is NULL or from dadapt_optimizer_new; name is NULL or a string; id is NULL or can be
-/// written.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn dadapt_optimizer_add_tensor(
-    optimizer: *mut dadapt_optimizer,
-    group: dadapt_group,
-    name: *const c_char,
-    dtype: dadapt_dtype,
-    len: usize,
-    id: *mut u64,
-) -> dadapt_status {
-    let given = Registration { group, name, dtype, len, id };
-    // SAFETY: this function's contract is `add_tensor`'s.
-    let work = |o: &mut dadapt_optimizer| unsafe {
-        add_tensor(&mut o.optimizer, given, StateOwner::Library)
-    };
-    // SAFETY: this function's contract.
-    unsafe { change(optimizer, work) }
-}
-
-/// Registers a tensor whose state the caller keeps and gives to each step: the field state of
-/// dadapt_tensor. Arguments and errors are those of dadapt_optimizer_add_tensor.
-///
-/// There are dadapt_algorithm_state_count arrays, each of len elements of dtype: see
-/// dadapt_optimizer_state_bytes. All are 0 before the tensor's first step and are left alone
-/// between steps; they may be moved.
-///
-/// # Safety
-/// As dadapt_optimizer_add_tensor.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn dadapt_optimizer_add_tensor_with_state_of_caller(
-    optimizer: *mut dadapt_optimizer,
-    group: dadapt_group,
-    name: *const c_char,
-    dtype: dadapt_dtype,
-    len: usize,
-    id: *mut u64,
-) -> dadapt_status {
-    let given = Registration { group, name, dtype, len, id };
-    // SAFETY: this function's contract is `add_tensor`'s.
-    let work = |o: &mut dadapt_optimizer| unsafe {
-        add_tensor(&mut o.optimizer, given, StateOwner::Caller)
-    };
-    // SAFETY: this function's contract.
-    unsafe { change(optimizer, work) }
-}
-
-/// The id of the tensor of that name.
-///
-/// id: out; NULL to learn only whether there is one.
-/// Errors: DADAPT_ERROR_UNKNOWN_TENSOR, _INVALID_UTF8, _NULL_POINTER.
-///
-/// # Safety
-/// optimizer is NULL or from dadapt_optimizer_new; name is NULL or a string; id is NULL or can be
-/// written.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn dadapt_optimizer_tensor_id(
-    optimizer: *const dadapt_optimizer,
-    name: *const c_char,
-    id: *mut u64,
-) -> dadapt_status {
-    let work = |o: &dadapt_optimizer| {
-        // SAFETY: this function's contract.
-        let name = unsafe { text(name, "name")? };
-        let unknown = || {
-            let detail = format!("there is no tensor named {name:?}");
-            Failure::new(DADAPT_ERROR_UNKNOWN_TENSOR, detail)
-        };
-        let found = o.optimizer.tensor(name).ok_or_else(unknown)?;
-        // SAFETY: this function's contract.
-        unsafe { write_if_wanted(id, found.code()) };
-        Ok(())
-    };
-    // SAFETY: this function's contract.
-    unsafe { read(optimizer, work) }
-}
-
-/// The estimate as of the last step: d0 before the first.
+/// The estimate as of the last step: d0 before the first. With d_per_group, the first group's.
 ///
 /// d: out. Errors: DADAPT_ERROR_NULL_POINTER.
 ///
@@ -387,7 +274,7 @@ pub unsafe extern "C" fn dadapt_optimizer_d(
     unsafe { read(optimizer, work) }
 }
 
-/// How many steps have made progress.
+/// How many steps have made progress. With d_per_group, of the first group.
 ///
 /// k: out. Errors: DADAPT_ERROR_NULL_POINTER.
 ///
@@ -447,8 +334,10 @@ pub unsafe extern "C" fn dadapt_optimizer_isa(
     unsafe { read(optimizer, work) }
 }
 
-/// Sets what gets a line on d every DADAPT_KEY_LOG_EVERY steps, at the end of dadapt_optimizer_step
-/// and on its thread. The line is good during the call; the callback may use the optimizer.
+/// Sets what gets a line on d every DADAPT_KEY_LOG_EVERY steps.
+///
+/// It is called at the end of dadapt_optimizer_step or dadapt_optimizer_step_end and on its thread.
+/// The line is good during the call; the callback may use the optimizer.
 ///
 /// callback: NULL for none. context: what it is called with.
 ///
@@ -467,4 +356,58 @@ pub unsafe extern "C" fn dadapt_optimizer_set_log(
     };
     // SAFETY: this function's contract.
     unsafe { change(optimizer, work) }
+}
+
+/// Stops estimating, for good: d stays what it is, and what only estimates need is freed.
+///
+/// That is s, and Prodigy's p0; SGD and AdaGrad compute parameters from theirs, and keep them.
+/// State of the caller's that is no longer needed has dadapt_optimizer_state_bytes 0 from then on.
+///
+/// Errors: DADAPT_ERROR_STEP_OPEN, _NULL_POINTER.
+///
+/// # Safety
+/// optimizer is NULL or from dadapt_optimizer_new.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dadapt_optimizer_freeze(
+    optimizer: *mut dadapt_optimizer,
+) -> dadapt_status {
+    // SAFETY: this function's contract.
+    unsafe { change(optimizer, |o| Ok(o.optimizer.freeze()?)) }
+}
+
+/// Whether dadapt_optimizer_freeze was called.
+///
+/// frozen: out, 1 or 0. Errors: DADAPT_ERROR_NULL_POINTER.
+///
+/// # Safety
+/// optimizer is NULL or from dadapt_optimizer_new; frozen is NULL or can be written.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dadapt_optimizer_is_frozen(
+    optimizer: *const dadapt_optimizer,
+    frozen: *mut i32,
+) -> dadapt_status {
+    let work = |o: &dadapt_optimizer| {
+        // SAFETY: this function's contract.
+        unsafe { out(frozen, "frozen")? }.write(i32::from(o.optimizer.is_frozen()));
+        Ok(())
+    };
+    // SAFETY: this function's contract.
+    unsafe { read(optimizer, work) }
+}
+
+/// Adan's restart: forgets all state and starts it anew with the next gradient; d and k stay.
+///
+/// The arrays themselves are left until then.
+///
+/// Errors: DADAPT_ERROR_NO_RESTART for other algorithms than adan and experimental_adan_ip;
+/// DADAPT_ERROR_STEP_OPEN, _NULL_POINTER.
+///
+/// # Safety
+/// optimizer is NULL or from dadapt_optimizer_new.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dadapt_optimizer_restart(
+    optimizer: *mut dadapt_optimizer,
+) -> dadapt_status {
+    // SAFETY: this function's contract.
+    unsafe { change(optimizer, |o| Ok(o.optimizer.restart()?)) }
 }

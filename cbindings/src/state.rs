@@ -6,18 +6,28 @@ use crate::optimizer::dadapt_optimizer;
 use crate::status::dadapt_status;
 use dadapt::{DType, Error, Optimizer, TensorId};
 use std::ffi::c_void;
+use std::ptr;
 
-fn slot_name(optimizer: &Optimizer, slot: usize) -> Result<&'static str, Error> {
-    let algorithm = optimizer.algorithm();
-    let unknown = || Error::UnknownState { slot: slot.to_string(), algorithm: algorithm.name() };
-    algorithm.state_names().nth(slot).ok_or_else(unknown)
+fn slot_name(optimizer: &Optimizer, id: TensorId, slot: usize) -> Result<&'static str, Error> {
+    let algorithm = optimizer.algorithm().name();
+    let unknown = || Error::UnknownState { slot: slot.to_string(), algorithm };
+    optimizer.state_names(id)?.nth(slot).ok_or_else(unknown)
+}
+
+fn start_and_len<E>(state: &mut [E]) -> (*mut c_void, usize) {
+    let start = if state.is_empty() { ptr::null_mut() } else { state.as_mut_ptr().cast() };
+    (start, state.len())
 }
 
 /// A tensor's state of that number, where the library owns it: to look at and to
-/// change between steps. dadapt_algorithm_state_name names it.
+/// change between steps. dadapt_algorithm_state_name names it; those of a table of rows are alphak, sk,
+/// x0 and weighted_sk.
 ///
-/// state: out, len elements of dtype, aligned to them; it stays where it is until the optimizer is
-/// freed. len, dtype: out. Each is NULL where it is not wanted.
+/// state: out, len elements of dtype, aligned to them; NULL where len is 0. It stays where it is
+/// until the optimizer is freed or frozen.
+/// len: out, the state's own: less than the tensor's with slice_p, 0 where there is none. Prodigy
+/// drops the p0 of a tensor that is all 0 at its first gradient.
+/// dtype: out. Each is NULL where it is not wanted.
 /// Errors: DADAPT_ERROR_UNKNOWN_TENSOR, _UNKNOWN_STATE, _STATE_OF_CALLER, _NULL_POINTER.
 /// The optimizer must not be in use by another thread.
 ///
@@ -34,11 +44,11 @@ pub unsafe extern "C" fn dadapt_optimizer_state(
 ) -> dadapt_status {
     let work = |o: &mut dadapt_optimizer| -> Outcome {
         let tensor = TensorId::from_code(id);
-        let (found_dtype, found_len, _) = o.optimizer.tensor_info(tensor)?;
-        let name = slot_name(&o.optimizer, slot)?;
-        let start: *mut c_void = match found_dtype {
-            DType::F32 => o.optimizer.state_mut::<f32>(tensor, name)?.as_mut_ptr().cast(),
-            DType::F64 => o.optimizer.state_mut::<f64>(tensor, name)?.as_mut_ptr().cast(),
+        let (found_dtype, _, _) = o.optimizer.tensor_info(tensor)?;
+        let name = slot_name(&o.optimizer, tensor, slot)?;
+        let (start, found_len) = match found_dtype {
+            DType::F32 => start_and_len(o.optimizer.state_mut::<f32>(tensor, name)?),
+            DType::F64 => start_and_len(o.optimizer.state_mut::<f64>(tensor, name)?),
             other => return Err(Error::UnknownDType { dtype: other as i32 }.into()),
         };
         // SAFETY: this function's contract.
@@ -55,6 +65,9 @@ pub unsafe extern "C" fn dadapt_optimizer_state(
 
 /// The size of a tensor's state array of that number, whoever owns it.
 ///
+/// It is that of all elements of the tensor, of every slice_p-th, or 0 where the options or
+/// dadapt_optimizer_freeze leave the array out.
+///
 /// bytes: out. Errors: DADAPT_ERROR_UNKNOWN_TENSOR, _UNKNOWN_STATE, _NULL_POINTER.
 ///
 /// # Safety
@@ -69,8 +82,9 @@ pub unsafe extern "C" fn dadapt_optimizer_state_bytes(
     let work = |o: &dadapt_optimizer| {
         // SAFETY: this function's contract.
         let bytes = unsafe { out(bytes, "bytes")? };
-        let (dtype, len, _) = o.optimizer.tensor_info(TensorId::from_code(id))?;
-        slot_name(&o.optimizer, slot)?;
+        let tensor = TensorId::from_code(id);
+        let (dtype, _, _) = o.optimizer.tensor_info(tensor)?;
+        let len = o.optimizer.state_len(tensor, slot_name(&o.optimizer, tensor, slot)?)?;
         bytes.write(len * dtype.size());
         Ok(())
     };

@@ -57,7 +57,8 @@ pub const DADAPT_ERROR_OVERLAP: dadapt_status = 21;
 pub const DADAPT_ERROR_STATE_COUNT: dadapt_status = 22;
 /// The state asked for is kept by the caller.
 pub const DADAPT_ERROR_STATE_OF_CALLER: dadapt_status = 23;
-/// Groups have different rates, neither of them 0: give them one and set layer_scale.
+/// Groups have different rates, neither of them 0: give them one and set layer_scale, or have
+/// d_per_group.
 pub const DADAPT_ERROR_MIXED_LR: dadapt_status = 24;
 /// The options together leave the range of the parameters' type.
 pub const DADAPT_ERROR_COEFFICIENT: dadapt_status = 25;
@@ -78,6 +79,22 @@ pub const DADAPT_ERROR_POISONED: dadapt_status = 32;
 /// A defect of the library. A step may have stopped half-way: parameters and state are then valid
 /// numbers, but of no particular step. The handle can only be read and freed.
 pub const DADAPT_ERROR_INTERNAL: dadapt_status = 33;
+/// A step in parts has begun: end or abort it first.
+pub const DADAPT_ERROR_STEP_OPEN: dadapt_status = 34;
+/// No step in parts has begun.
+pub const DADAPT_ERROR_NO_STEP_OPEN: dadapt_status = 35;
+/// The algorithm, or the policy for gradients that are not finite, needs all tensors at once.
+pub const DADAPT_ERROR_NOT_IN_PARTS: dadapt_status = 36;
+/// The algorithm has no restart.
+pub const DADAPT_ERROR_NO_RESTART: dadapt_status = 37;
+/// An algorithm that takes no gradients of single rows: all but adagrad.
+pub const DADAPT_ERROR_NO_ROWS: dadapt_status = 38;
+/// A gradient of single rows for a dense tensor, or a dense one for a table.
+pub const DADAPT_ERROR_GRADIENT_KIND: dadapt_status = 39;
+/// A row that the table does not have.
+pub const DADAPT_ERROR_ROW_OUT_OF_RANGE: dadapt_status = 40;
+/// weight_decay or momentum, for a table: they have no meaning for gradients of single rows.
+pub const DADAPT_ERROR_NOT_FOR_ROWS: dadapt_status = 41;
 
 /// Why a call failed.
 pub(crate) struct Failure {
@@ -95,7 +112,9 @@ impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let status = match &error {
             Error::UnknownKey { .. } => DADAPT_ERROR_UNKNOWN_KEY,
-            Error::KeyNotForAlgorithm { .. } => DADAPT_ERROR_KEY_NOT_FOR_ALGORITHM,
+            Error::KeyNotForAlgorithm { .. } | Error::NoSlices { .. } => {
+                DADAPT_ERROR_KEY_NOT_FOR_ALGORITHM
+            }
             Error::OutOfBounds { .. } => DADAPT_ERROR_OUT_OF_BOUNDS,
             Error::NotPerGroup { .. } => DADAPT_ERROR_NOT_PER_GROUP,
             Error::Fixed { .. } => DADAPT_ERROR_FIXED,
@@ -123,6 +142,14 @@ impl From<Error> for Failure {
             Error::OutOfMemory { .. } => DADAPT_ERROR_OUT_OF_MEMORY,
             Error::Threads { .. } => DADAPT_ERROR_THREADS,
             Error::Poisoned => DADAPT_ERROR_POISONED,
+            Error::StepOpen => DADAPT_ERROR_STEP_OPEN,
+            Error::NoStepOpen => DADAPT_ERROR_NO_STEP_OPEN,
+            Error::NotInParts { .. } => DADAPT_ERROR_NOT_IN_PARTS,
+            Error::NoRestart { .. } => DADAPT_ERROR_NO_RESTART,
+            Error::NoRows { .. } => DADAPT_ERROR_NO_ROWS,
+            Error::GradientKind { .. } => DADAPT_ERROR_GRADIENT_KIND,
+            Error::RowOutOfRange { .. } => DADAPT_ERROR_ROW_OUT_OF_RANGE,
+            Error::NotForRows { .. } => DADAPT_ERROR_NOT_FOR_ROWS,
             // An error that Rust got and this list did not: a defect of this file.
             _ => DADAPT_ERROR_INTERNAL,
         };
@@ -134,7 +161,7 @@ impl From<Error> for Failure {
 /// thread.
 #[unsafe(no_mangle)]
 pub extern "C" fn dadapt_status_name(status: dadapt_status) -> *const c_char {
-    const NAMES: [&CStr; 34] = [
+    const NAMES: [&CStr; 42] = [
         c"DADAPT_OK",
         c"DADAPT_ERROR_NULL_POINTER",
         c"DADAPT_ERROR_STRUCT_SIZE",
@@ -169,6 +196,14 @@ pub extern "C" fn dadapt_status_name(status: dadapt_status) -> *const c_char {
         c"DADAPT_ERROR_THREADS",
         c"DADAPT_ERROR_POISONED",
         c"DADAPT_ERROR_INTERNAL",
+        c"DADAPT_ERROR_STEP_OPEN",
+        c"DADAPT_ERROR_NO_STEP_OPEN",
+        c"DADAPT_ERROR_NOT_IN_PARTS",
+        c"DADAPT_ERROR_NO_RESTART",
+        c"DADAPT_ERROR_NO_ROWS",
+        c"DADAPT_ERROR_GRADIENT_KIND",
+        c"DADAPT_ERROR_ROW_OUT_OF_RANGE",
+        c"DADAPT_ERROR_NOT_FOR_ROWS",
     ];
     let name = usize::try_from(status).ok().and_then(|status| NAMES.get(status));
     name.copied().unwrap_or(c"unknown status").as_ptr()

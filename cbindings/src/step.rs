@@ -1,16 +1,15 @@
 //! Step
 
 use crate::algorithm::dadapt_dtype;
-use crate::handle::{Outcome, change};
+use crate::config::dadapt_group;
+use crate::handle::{change, null, read};
 use crate::names::{MOVEMENTS, c_name};
-use crate::optimizer::{dadapt_log_callback, dadapt_optimizer, dtype_of};
-use crate::status::{
-    DADAPT_ERROR_NULL_POINTER, DADAPT_ERROR_RESERVED, DADAPT_ERROR_STATE_COUNT,
-    DADAPT_ERROR_STRUCT_SIZE, Failure, dadapt_status,
-};
-use dadapt::{DType, MAX_STATE, Optimizer, StepReport, TensorId, TensorStep};
+use crate::optimizer::{dadapt_log_callback, dadapt_optimizer};
+use crate::status::dadapt_status;
+use crate::structs::{Descriptors, ReportTo};
+use dadapt::{GroupId, Optimizer, StepReport, TensorStep};
 use std::ffi::{CString, c_char, c_void};
-use std::mem::{MaybeUninit, offset_of, size_of};
+use std::mem::size_of;
 use std::ptr;
 
 /// What became of d in a step.
@@ -30,6 +29,24 @@ pub const DADAPT_MOVEMENT_LR_ZERO: dadapt_movement = 5;
 /// A gradient was not finite and such steps are skipped, or a sum was not finite, which leaves d as
 /// it was.
 pub const DADAPT_MOVEMENT_NON_FINITE: dadapt_movement = 6;
+/// d_hat is above d_cap: d grew to the cap, or stays above one that was set lower since.
+pub const DADAPT_MOVEMENT_CAPPED: dadapt_movement = 7;
+/// Nothing is estimated: the algorithm is a plain one, or the optimizer is frozen.
+pub const DADAPT_MOVEMENT_FIXED: dadapt_movement = 8;
+
+/// In what order a step went over the memory. Prodigy alone has a choice, since its parameters move
+/// by the new d; all orders agree to within roundings.
+pub type dadapt_sweeps = i32;
+
+/// None: nothing was updated.
+pub const DADAPT_SWEEPS_NONE: dadapt_sweeps = 0;
+/// One sweep did all.
+pub const DADAPT_SWEEPS_ONE: dadapt_sweeps = 1;
+/// One sweep with the old d, and a second to mend the parameters, since d changed.
+pub const DADAPT_SWEEPS_MENDED: dadapt_sweeps = 2;
+/// One sweep for sums and state, and a second that moves the parameters: while d is d0, after a
+/// step that changed d, and always where Prodigy's beta1 is 0.
+pub const DADAPT_SWEEPS_TWO: dadapt_sweeps = 3;
 
 /// One tensor of a step. Fill it with zeros first (memset, or = {0}): zero means default, and what
 /// later versions add is then as it should be.
@@ -50,12 +67,30 @@ pub struct dadapt_tensor {
     pub p: *mut c_void,
     /// Gradient, only read. NULL: absent, and the tensor is left as it is.
     pub g: *const c_void,
-    /// Where the caller keeps the state: state_count arrays, in and out, of len elements of the
-    /// tensor's type. Else NULL.
+    /// Where the caller keeps the state: state_count arrays, in and out, of the tensor's type and
+    /// as large as dadapt_optimizer_state_bytes says; one of 0 bytes may be NULL. Else NULL.
     pub state: *const *mut c_void,
     /// How many; 0 where the library keeps the state.
     pub state_count: usize,
+    /// Of a table: the numbers of the rows that g has gradients of, side by side in their order, of
+    /// type row_type. A row may come several times; its gradients are then summed first, in that
+    /// order. Else NULL.
+    pub rows: *const c_void,
+    /// How many; g has as many rows.
+    pub row_count: usize,
+    /// DADAPT_INDEX_U32 or DADAPT_INDEX_I64 where row_count is not 0.
+    pub row_type: dadapt_index,
+    /// 0.
+    pub reserved2: i32,
 }
+
+/// The type of the numbers of rows.
+pub type dadapt_index = i32;
+
+/// uint32_t.
+pub const DADAPT_INDEX_U32: dadapt_index = 1;
+/// int64_t. Negative numbers are an error.
+pub const DADAPT_INDEX_I64: dadapt_index = 2;
 
 /// What a step did. Set struct_size before the step; the rest is written by it.
 #[repr(C)]
@@ -72,7 +107,7 @@ pub struct dadapt_report {
     /// What the step was scaled by: d*lr of before the step, with Adam's bias correction or divided
     /// by the norm of SGD's first gradients.
     pub dlr: f64,
-    /// Numerator of d_hat.
+    /// Numerator of d_hat; 0 where the step has none.
     pub numerator: f64,
     /// Denominator of d_hat; 0 where the step has none.
     pub denominator: f64,
@@ -82,25 +117,33 @@ pub struct dadapt_report {
     pub applied: i32,
     /// What became of d: DADAPT_MOVEMENT_....
     pub movement: dadapt_movement,
+    /// In what order the step went over the memory: DADAPT_SWEEPS_....
+    pub sweeps: dadapt_sweeps,
+    /// 0.
+    pub reserved: i32,
 }
-
-/// The least `struct_size` of a tensor: everything that a tensor with state of the library's needs.
-const MIN_TENSOR: usize = offset_of!(dadapt_tensor, state);
-/// Above this a `struct_size` is taken for a mistake, and not for a later version's.
-const MAX_STRUCT: usize = 4096;
 
 /// What an optimizer's steps use again, and who gets its log.
 #[derive(Debug)]
 pub(crate) struct Steps {
     /// Empty between steps.
-    tensors: Vec<TensorStep<'static>>,
+    tensors: Vec<TensorStep<'static, 'static>>,
     callback: dadapt_log_callback,
     context: *mut c_void,
+    /// The next tensor of a step in parts panics.
+    #[cfg(feature = "fault-injection")]
+    pub(crate) part_panics: std::sync::atomic::AtomicBool,
 }
 
 impl Default for Steps {
     fn default() -> Self {
-        Steps { tensors: Vec::new(), callback: None, context: ptr::null_mut() }
+        Steps {
+            tensors: Vec::new(),
+            callback: None,
+            context: ptr::null_mut(),
+            #[cfg(feature = "fault-injection")]
+            part_panics: Default::default(),
+        }
     }
 }
 
@@ -108,114 +151,40 @@ impl Steps {
     pub(crate) fn set_log(&mut self, callback: dadapt_log_callback, context: *mut c_void) {
         (self.callback, self.context) = (callback, context);
     }
-}
 
-fn bad_size(what: &str, given: usize, expected: &str) -> Failure {
-    let detail = format!("{what}struct_size is {given}, which is not {expected}");
-    Failure::new(DADAPT_ERROR_STRUCT_SIZE, detail)
-}
-
-/// Reads an array of descriptors, of this version of the struct or another.
-struct Descriptors {
-    start: *const u8,
-    n: usize,
-    stride: usize,
-}
-
-impl Descriptors {
-    /// # Safety
-    /// `tensors` is null or points to `n` structs that start with their size.
-    unsafe fn new(tensors: *const dadapt_tensor, n: usize) -> Outcome<Self> {
-        if n == 0 {
-            return Ok(Descriptors { start: ptr::null(), n, stride: 0 });
-        }
-        if tensors.is_null() {
-            let detail = format!("tensors is NULL, and n is {n}");
-            return Err(Failure::new(DADAPT_ERROR_NULL_POINTER, detail));
-        }
-        let start: *const u8 = tensors.cast();
-        // SAFETY: this function's contract; the array need not be aligned.
-        let stride = unsafe { start.cast::<usize>().read_unaligned() };
-        if !(MIN_TENSOR..=MAX_STRUCT).contains(&stride) {
-            return Err(bad_size("tensors[0].", stride, "sizeof(dadapt_tensor) of any version"));
-        }
-        Ok(Descriptors { start, n, stride })
+    #[cfg(feature = "fault-injection")]
+    pub(crate) fn panic_in_part(&self) {
+        let panics = self.part_panics.swap(false, std::sync::atomic::Ordering::Relaxed);
+        assert!(!panics, "injected in a part");
     }
 
-    /// The descriptor of that index; fields that its version lacks are 0.
-    ///
+    /// The call that the log gets after the step of that report.
+    pub(crate) fn log_call(&self, optimizer: &Optimizer, report: &StepReport) -> Option<LogCall> {
+        let callback = self.callback?;
+        let line = CString::new(optimizer.log_line(report)?).ok()?;
+        Some(LogCall { callback, context: self.context, line })
+    }
+}
+
+/// A call of the log, to be made in the caller's floating-point environment, and while nothing is
+/// borrowed.
+pub(crate) struct LogCall {
+    callback: unsafe extern "C" fn(context: *mut c_void, line: *const c_char),
+    context: *mut c_void,
+    line: CString,
+}
+
+impl LogCall {
     /// # Safety
-    /// `new`'s contract still holds, and `index < n`.
-    unsafe fn get(&self, index: usize) -> Outcome<dadapt_tensor> {
+    /// `dadapt_optimizer_set_log`'s contract holds.
+    pub(crate) unsafe fn make(self) {
         // SAFETY: this function's contract.
-        let start = unsafe { self.start.add(index * self.stride) };
-        // SAFETY: each struct starts with its size.
-        let size = unsafe { start.cast::<usize>().read_unaligned() };
-        if size != self.stride {
-            let expected = format!("the {} of tensors[0]", self.stride);
-            return Err(bad_size(&format!("tensors[{index}]."), size, &expected));
-        }
-        let known = size.min(size_of::<dadapt_tensor>());
-        for byte in known..size {
-            // SAFETY: the struct has `size` bytes.
-            if unsafe { start.add(byte).read() } != 0 {
-                let detail = format!(
-                    "tensors[{index}] has fields of a later version (byte {byte}) that are not 0"
-                );
-                return Err(Failure::new(DADAPT_ERROR_RESERVED, detail));
-            }
-        }
-        let mut tensor = MaybeUninit::<dadapt_tensor>::zeroed();
-        // SAFETY: both hold `known` bytes; zeros are a value of every field, and so is what C
-        // wrote there.
-        let tensor = unsafe {
-            ptr::copy_nonoverlapping(start, tensor.as_mut_ptr().cast(), known);
-            tensor.assume_init()
-        };
-        if tensor.reserved != 0 {
-            let detail = format!("tensors[{index}].reserved is {}, not 0", tensor.reserved);
-            return Err(Failure::new(DADAPT_ERROR_RESERVED, detail));
-        }
-        Ok(tensor)
+        unsafe { (self.callback)(self.context, self.line.as_ptr()) };
     }
-}
-
-/// # Safety
-/// `given`'s arrays are as `dadapt_optimizer_step` asks.
-unsafe fn tensor_step(
-    optimizer: &Optimizer,
-    index: usize,
-    given: &dadapt_tensor,
-) -> Outcome<TensorStep<'static>> {
-    let id = TensorId::from_code(given.id);
-    let dtype: DType = match given.dtype {
-        0 => optimizer.tensor_info(id)?.0,
-        code => dtype_of(code)?,
-    };
-    if given.state.is_null() && given.state_count > 0 {
-        let detail =
-            format!("tensors[{index}].state is NULL, and state_count is {}", given.state_count);
-        return Err(Failure::new(DADAPT_ERROR_NULL_POINTER, detail));
-    }
-    if given.state_count > MAX_STATE {
-        let detail = format!(
-            "tensors[{index}].state_count is {}; no algorithm keeps more than {MAX_STATE}",
-            given.state_count
-        );
-        return Err(Failure::new(DADAPT_ERROR_STATE_COUNT, detail));
-    }
-    let mut state = [ptr::null_mut(); MAX_STATE];
-    for (slot, to) in state.iter_mut().take(given.state_count).enumerate() {
-        // SAFETY: this function's contract: `state` points to `state_count` pointers.
-        *to = unsafe { given.state.add(slot).read_unaligned() }.cast();
-    }
-    let state = &state[..given.state_count];
-    // SAFETY: this function's contract.
-    Ok(unsafe { TensorStep::from_raw(id, dtype, given.len, given.p.cast(), given.g.cast(), state) })
 }
 
 impl dadapt_report {
-    fn new(report: &StepReport) -> Self {
+    pub(crate) fn new(report: &StepReport) -> Self {
         dadapt_report {
             struct_size: size_of::<dadapt_report>(),
             k: report.k,
@@ -227,41 +196,32 @@ impl dadapt_report {
             grad_norm: report.grad_norm,
             applied: i32::from(report.applied),
             movement: report.movement as i32,
+            sweeps: report.sweeps as i32,
+            reserved: 0,
         }
     }
 }
 
-/// How many bytes of a report the caller's version of it takes.
-///
-/// # Safety
-/// `report` is null or points to a struct that starts with its size.
-unsafe fn report_size(report: *const dadapt_report) -> Outcome<usize> {
-    if report.is_null() {
-        return Ok(0);
-    }
-    // SAFETY: this function's contract.
-    let size = unsafe { report.cast::<usize>().read_unaligned() };
-    if !(size_of::<usize>()..=MAX_STRUCT).contains(&size) {
-        return Err(bad_size("report->", size, "sizeof(dadapt_report) of any version"));
-    }
-    Ok(size.min(size_of::<dadapt_report>()))
-}
-
 /// One step: updates parameters and state in one pass over memory, then the estimate d.
+///
+/// Prodigy may take two passes: the report's sweeps.
 ///
 /// tensors: n of them, each tensor once at most, in any order. Those left out, those whose gradient
 ///     is NULL and those of a group with lr 0 stay as they are. The arrays may lie elsewhere in
 ///     each step. They hold len initialised elements of the tensor's type, and no other thread uses
 ///     them during the call. Gradients may share memory with one another; otherwise no two arrays
 ///     may.
-/// report: what the step did, as far as its struct_size goes; NULL where it is not wanted.
+/// report: what the step did, as far as its struct_size goes; NULL where it is not wanted. With
+///     d_per_group it is the first group's; dadapt_optimizer_group_report has the others'.
 ///
 /// Everything is checked before anything is written: on an error but DADAPT_ERROR_INTERNAL all
 /// arrays, d, k and the report are as they were.
 /// Errors: DADAPT_ERROR_UNKNOWN_TENSOR, _TENSOR_TWICE, _UNKNOWN_DTYPE, _DTYPE, _LENGTH,
-/// _STATE_COUNT, _NULL_POINTER, _MISALIGNED, _OVERLAP: of the arrays. _STRUCT_SIZE, _RESERVED: of
-/// the structs. _MIXED_LR, _COEFFICIENT: of the options. _NON_FINITE_GRADIENT: of the gradients.
-/// _THREADS: of the system. _POISONED: after an earlier _INTERNAL.
+/// _STATE_COUNT, _NULL_POINTER, _MISALIGNED, _OVERLAP, _GRADIENT_KIND, _ROW_OUT_OF_RANGE: of the
+/// arrays. _STRUCT_SIZE, _RESERVED: of
+/// the structs. _MIXED_LR, _COEFFICIENT, _NOT_FOR_ROWS: of the options. _NON_FINITE_GRADIENT: of the gradients.
+/// _THREADS: of the system. _STEP_OPEN: a step in parts has not ended. _POISONED: after an earlier
+/// _INTERNAL.
 ///
 /// After the first step of the same tensors nothing is allocated, but where a line is
 /// logged and what handing out a large step to threads takes.
@@ -276,44 +236,58 @@ pub unsafe extern "C" fn dadapt_optimizer_step(
     n: usize,
     report: *mut dadapt_report,
 ) -> dadapt_status {
-    let mut line = None;
+    let mut log = None;
     let work = |o: &mut dadapt_optimizer| {
         o.steps.tensors.clear();
         // SAFETY: this function's contract.
-        let (written, descriptors) =
-            unsafe { (report_size(report)?, Descriptors::new(tensors, n)?) };
-        for index in 0..descriptors.n {
-            // SAFETY: this function's contract.
-            let step = unsafe { tensor_step(&o.optimizer, index, &descriptors.get(index)?)? };
-            o.steps.tensors.push(step);
-        }
+        let to = unsafe {
+            let to = ReportTo::new(report)?;
+            Descriptors::new(tensors, n)?.read(&o.optimizer, &mut o.steps.tensors)?;
+            to
+        };
         let done = o.optimizer.step(&mut o.steps.tensors);
         o.steps.tensors.clear();
         let done = done?;
-        if written > 0 {
-            let skip = size_of::<usize>(); // the caller's struct_size stays
-            let from = dadapt_report::new(&done);
-            // SAFETY: `report_size` found `written` bytes in the caller's struct, and no more than
-            // this version has.
-            unsafe {
-                let from = ptr::from_ref(&from).cast::<u8>().add(skip);
-                ptr::copy_nonoverlapping(from, report.cast::<u8>().add(skip), written - skip);
-            }
-        }
-        if let Some(callback) = o.steps.callback {
-            let text = o.optimizer.log_line(&done).and_then(|line| CString::new(line).ok());
-            line = text.map(|text| (callback, o.steps.context, text));
-        }
+        to.write(&done);
+        log = o.steps.log_call(&o.optimizer, &done);
         Ok(())
     };
     // SAFETY: this function's contract.
     let status = unsafe { change(optimizer, work) };
-    // In the caller's floating-point environment, and while nothing is borrowed.
-    if let Some((callback, context, text)) = line {
+    if let Some(log) = log {
         // SAFETY: `dadapt_optimizer_set_log`'s contract.
-        unsafe { callback(context, text.as_ptr()) };
+        unsafe { log.make() };
     }
     status
+}
+
+/// What the last step did to a group and its d.
+///
+/// With d_per_group it is about the group's own d, else the report of the step. Before the first
+/// step: d0, and no progress.
+///
+/// report: out, as far as its struct_size goes.
+/// Errors: DADAPT_ERROR_UNKNOWN_GROUP, _STRUCT_SIZE, _NULL_POINTER.
+///
+/// # Safety
+/// optimizer is NULL or from dadapt_optimizer_new; report is NULL or can be written.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dadapt_optimizer_group_report(
+    optimizer: *const dadapt_optimizer,
+    group: dadapt_group,
+    report: *mut dadapt_report,
+) -> dadapt_status {
+    let work = |o: &dadapt_optimizer| {
+        if report.is_null() {
+            return Err(null("report"));
+        }
+        // SAFETY: this function's contract.
+        let to = unsafe { ReportTo::new(report)? };
+        to.write(&o.optimizer.report(GroupId::new(group as usize))?);
+        Ok(())
+    };
+    // SAFETY: this function's contract.
+    unsafe { read(optimizer, work) }
 }
 
 /// Words for a movement of a report, "limited by growth_rate"; NULL for other codes. Never freed.

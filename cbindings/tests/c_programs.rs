@@ -96,6 +96,12 @@ programs! {
     refusals_under_valgrind_is_clean, "refusals.c", run_under_valgrind;
     training_changes_between_steps_agree, "training.c", run_plainly;
     training_under_valgrind_is_clean, "training.c", run_under_valgrind;
+    parts_of_several_threads_are_a_whole_step, "parts.c", run_plainly;
+    parts_under_valgrind_is_clean, "parts.c", run_under_valgrind;
+    rows_touch_what_they_say, "rows.c", run_plainly;
+    rows_under_valgrind_is_clean, "rows.c", run_under_valgrind;
+    family_algorithms_by_number_train, "family.c", run_plainly;
+    family_under_valgrind_is_clean, "family.c", run_under_valgrind;
     faults_panics_poison_the_handle, "faults.c", run_plainly;
     faults_under_valgrind_is_clean, "faults.c", run_under_valgrind;
     variables_forced_or_wrong_are_obeyed_or_refused, "variables.c", run_plainly;
@@ -112,7 +118,9 @@ programs! {
 
 #[test]
 fn shared_library_programs_run() {
-    for file in ["surface.c", "refusals.c", "training.c", "environment.c", "cplusplus.cpp"] {
+    let files =
+        ["surface.c", "refusals.c", "training.c", "parts.c", "family.c", "rows.c", "environment.c"];
+    for file in files.into_iter().chain(["cplusplus.cpp"]) {
         run(&mut program(&compile(file, Link::Shared, "shared")));
     }
 }

@@ -9,8 +9,18 @@ use std::fs;
 use support::{golden_symbols, here};
 
 /// The sections, each a source file, in the order in which they read best.
-const SECTIONS: [&str; 8] =
-    ["version", "status", "algorithm", "keys", "config", "optimizer", "step", "state"];
+const SECTIONS: [&str; 10] = [
+    "version",
+    "status",
+    "algorithm",
+    "keys",
+    "config",
+    "optimizer",
+    "tensors",
+    "step",
+    "parts",
+    "state",
+];
 
 fn read(path: &str) -> String {
     fs::read_to_string(here(path)).unwrap_or_else(|e| panic!("{path}: {e}"))

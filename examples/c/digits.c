@@ -1,4 +1,4 @@
-/* Handwritten digits without a learning rate, in C: D-Adapt Adam and D-Adapt SGD train a small
+/* Handwritten digits without a learning rate, in C: D-Adaptation trains a small
  * network.
  *
  * The training loop is that of examples/digits (Rust), operation by operation: with the same libm,
@@ -137,7 +137,7 @@ static int train(const task *t, const options *o, dadapt_algorithm algorithm, co
     double train_loss, test_loss, accuracy;
     mlp_evaluate(&net, &t->train, &train_loss, &accuracy);
     mlp_evaluate(&net, &t->test, &test_loss, &accuracy);
-    printf("%-14s %10.3g %13.2f%% %9.3g %10.3g %8.2f\n", title, train_loss, 100.0 * accuracy,
+    printf("%-16s %10.3g %13.2f%% %9.3g %10.3g %8.2f\n", title, train_loss, 100.0 * accuracy,
            report.d, report.dlr, seconds);
     failed = 0;
 done:
@@ -209,10 +209,20 @@ int main(int argc, char **argv)
         return EXIT_FAILURE;
     }
 
-    printf("%-14s %10s %14s %9s %10s %8s\n", "method", "train loss", "test accuracy", "d",
+    printf("%-16s %10s %14s %9s %10s %8s\n", "method", "train loss", "test accuracy", "d",
            "rate found", "seconds");
-    int failed = train(&t, &o, DADAPT_ALGORITHM_ADAM, "D-Adapt Adam", "d-adapt-adam", losses) ||
-                 train(&t, &o, DADAPT_ALGORITHM_SGD, "D-Adapt SGD", "d-adapt-sgd", losses);
+    static const struct {
+        dadapt_algorithm algorithm;
+        const char *title, *method;
+    } methods[] = {
+        {DADAPT_ALGORITHM_ADAM, "D-Adapt Adam", "d-adapt-adam"},
+        {DADAPT_ALGORITHM_SGD, "D-Adapt SGD", "d-adapt-sgd"},
+        {DADAPT_ALGORITHM_ADAGRAD, "D-Adapt AdaGrad", "d-adapt-adagrad"},
+        {DADAPT_ALGORITHM_ADAN, "D-Adapt Adan", "d-adapt-adan"},
+    };
+    int failed = 0;
+    for (size_t i = 0; i < sizeof methods / sizeof methods[0] && !failed; i++)
+        failed = train(&t, &o, methods[i].algorithm, methods[i].title, methods[i].method, losses);
     if (losses && (ferror(losses) | fclose(losses))) {
         fprintf(stderr, "digits: %s: %s\n", o.losses, strerror(errno));
         failed = 1;

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 pub const USAGE: &str = "\
-Trains a small network on handwritten digits four times over: with D-Adaptation (Adam, SGD),
-which needs no learning rate, and with plain Adam and SGD over a grid of hand-set rates.
+Trains a small network on handwritten digits: with D-Adaptation (Adam, SGD, AdaGrad, Adan),
+which needs no learning rate, and with plain Adam and SGD over a grid of rates.
 
 usage: digits [options]
 
@@ -12,7 +12,7 @@ usage: digits [options]
   --seed N       seed of the split, the initial weights and the batches (1)
   --data FILE    the digits (examples/data/digits.csv)
   --out DIR      where digits.svg goes (target)
-  --losses FILE  also write every step of the D-Adaptation runs: method, step,
+  --losses FILE  also write every step of the runs that find d: method, step,
                  bits of the loss (f32) and of d (f64) in hexadecimal
   --help         this text
 ";

@@ -1,8 +1,8 @@
 //! Handwritten digits without a learning rate: D-Adaptation against a grid of hand-set rates.
 //!
 //! `cargo run --release --example digits` trains the same small network, from the same weights and
-//! on the same batches, with D-Adapt Adam and D-Adapt SGD and with their plain forms. `--help` lists
-//! the options.
+//! on the same batches, with four methods that find their rate, and with plain Adam and SGD at a grid
+//! of rates set by hand. `--help` lists the options.
 
 mod args;
 mod data;
@@ -22,11 +22,19 @@ use dadapt::Algorithm;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use args::Args;
-use methods::{Adam, DAdapt, Method, Sgd};
+use methods::Method;
 use report::Entry;
 use rng::Rng;
 use train::{Run, Task};
 
+/// Methods that find their rate. Not Lion and Prodigy, which want an lr that is annealed: here it is 1
+/// throughout.
+const ADAPTING: [(&str, Algorithm); 4] = [
+    ("D-Adapt Adam", Algorithm::Adam),
+    ("D-Adapt SGD", Algorithm::Sgd),
+    ("D-Adapt AdaGrad", Algorithm::AdaGrad),
+    ("D-Adapt Adan", Algorithm::Adan),
+];
 /// Half decades around the values people start from.
 const ADAM_RATES: [f64; 6] = [3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1];
 const SGD_RATES: [f64; 6] = [1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0];
@@ -58,19 +66,19 @@ fn compare(args: &Args) -> Result<(), Box<dyn Error>> {
     let initial = mlp::initial(&mut rng);
     let task = Task { train, test, initial, rng, epochs: args.epochs };
 
-    let runs = 2 + ADAM_RATES.len() + SGD_RATES.len();
+    let runs = ADAPTING.len() + ADAM_RATES.len() + SGD_RATES.len();
     // Draws to stderr, and nothing at all where that is not a terminal.
     let bar = ProgressBar::new((runs * args.epochs) as u64);
     bar.set_style(ProgressStyle::with_template(
         "{msg:<18} [{bar:40}] {pos}/{len} epochs, {eta} left",
     )?);
 
-    let entries = vec![
-        adapted("D-Adapt Adam", Algorithm::Adam, &task, &bar)?,
-        adapted("D-Adapt SGD", Algorithm::Sgd, &task, &bar)?,
-        tuned("Adam", &ADAM_RATES, |rate| Box::new(Adam::new(rate)), &task, &bar)?,
-        tuned("SGD", &SGD_RATES, |rate| Box::new(Sgd::new(rate)), &task, &bar)?,
-    ];
+    let mut entries = Vec::new();
+    for (name, algorithm) in ADAPTING {
+        entries.push(adapted(name, algorithm, &task, &bar)?);
+    }
+    entries.push(tuned("Adam", Algorithm::PlainAdam, &ADAM_RATES, &task, &bar)?);
+    entries.push(tuned("SGD", Algorithm::PlainSgd, &SGD_RATES, &task, &bar)?);
     bar.finish_and_clear();
 
     if let Some(path) = &args.losses {
@@ -85,7 +93,7 @@ fn compare(args: &Args) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// One run with D-Adaptation.
+/// One run that finds its rate.
 fn adapted(
     name: &'static str,
     algorithm: Algorithm,
@@ -93,22 +101,22 @@ fn adapted(
     bar: &ProgressBar,
 ) -> Result<Entry, dadapt::Error> {
     bar.set_message(name);
-    let run = task.run(&mut DAdapt::new(algorithm)?, || bar.inc(1))?;
+    let run = task.run(&mut Method::adapting(algorithm)?, || bar.inc(1))?;
     Ok(Entry { name, adapts: true, runs: vec![run] })
 }
 
 /// One run for each hand-set rate.
 fn tuned(
     name: &'static str,
+    algorithm: Algorithm,
     rates: &[f64],
-    method: impl Fn(f64) -> Box<dyn Method>,
     task: &Task,
     bar: &ProgressBar,
 ) -> Result<Entry, dadapt::Error> {
     let mut runs: Vec<Run> = Vec::new();
     for &rate in rates {
         bar.set_message(format!("{name}, rate {rate}"));
-        runs.push(task.run(&mut *method(rate), || bar.inc(1))?);
+        runs.push(task.run(&mut Method::plain(algorithm, rate)?, || bar.inc(1))?);
     }
     Ok(Entry { name, adapts: false, runs })
 }

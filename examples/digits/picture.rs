@@ -19,8 +19,12 @@ const SIZE: (u32, u32) = (1180, 520);
 const INK: RGBColor = RGBColor(0x33, 0x33, 0x33);
 const GRID: RGBColor = RGBColor(0xe8, 0xe8, 0xe8);
 /// One colour a method, whether its rate is found or set; readable without colour vision too.
-const ADAM: RGBColor = RGBColor(0x00, 0x72, 0xb2);
-const SGD: RGBColor = RGBColor(0xd5, 0x5e, 0x00);
+const COLOURS: [(&str, RGBColor); 4] = [
+    ("Adam", RGBColor(0x00, 0x72, 0xb2)),
+    ("SGD", RGBColor(0xd5, 0x5e, 0x00)),
+    ("AdaGrad", RGBColor(0x00, 0x9e, 0x73)),
+    ("Adan", RGBColor(0x56, 0xb4, 0xe9)),
+];
 /// Points a line: more are not seen.
 const POINTS: usize = 400;
 
@@ -45,7 +49,7 @@ fn draw_rates(area: &Area, entries: &[Entry]) -> Outcome {
     };
     let lines: Vec<_> = entries.iter().map(best).collect();
     let (bottom, top) = bounds(&lines);
-    let caption = "Rate of the step: d (Adam), d / |first gradient| (SGD)";
+    let caption = "Rate of the step: d, or d / |first gradient| (SGD)";
     let mut chart = chart(area, caption, lines[0].len(), bottom / 2.0..top * 4.0)?;
     for (entry, points) in entries.iter().zip(lines) {
         line(&mut chart, entry, &points)?;
@@ -95,7 +99,8 @@ fn bounds(lines: &[Vec<(f64, f64)>]) -> (f64, f64) {
 }
 
 fn colour(entry: &Entry) -> RGBColor {
-    if entry.name.ends_with("Adam") { ADAM } else { SGD }
+    let found = COLOURS.iter().find(|(name, _)| entry.name.ends_with(name));
+    found.map_or(INK, |(_, colour)| *colour)
 }
 
 /// A named line: whole where the rate is found, dashed where it was set by hand.

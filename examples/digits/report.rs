@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use crate::train::{Run, Task};
 
-/// A method and its runs: one with D-Adaptation, one for each rate without.
+/// A method and its runs: one where it finds its rate, one for each rate where it does not.
 pub struct Entry {
     pub name: &'static str,
     pub adapts: bool,
@@ -28,13 +28,13 @@ pub fn tables(entries: &[Entry], task: &Task) -> String {
         task.test.len()
     )];
     rows.push(format!(
-        "{:<14} {:>10} {:>14} {:>9} {:>10} {:>12} {:>8}",
+        "{:<16} {:>10} {:>14} {:>9} {:>10} {:>12} {:>8}",
         "method", "train loss", "test accuracy", "d", "rate found", "rates tried", "seconds"
     ));
     for entry in entries {
         let best = entry.best();
         rows.push(format!(
-            "{:<14} {:>10} {:>13.2}% {:>9} {:>10} {:>12} {:>8.2}",
+            "{:<16} {:>10} {:>13.2}% {:>9} {:>10} {:>12} {:>8.2}",
             entry.name,
             loss(best),
             100.0 * best.test_accuracy,
@@ -47,19 +47,19 @@ pub fn tables(entries: &[Entry], task: &Task) -> String {
     rows.push(NOTES.into());
     for entry in entries.iter().filter(|entry| !entry.adapts) {
         let title = format!("{} by hand", entry.name);
-        rows.push(format!("\n{title:<14} {:>10} {:>14}", "train loss", "test accuracy"));
+        rows.push(format!("\n{title:<16} {:>10} {:>14}", "train loss", "test accuracy"));
         for run in &entry.runs {
             let mark = if std::ptr::eq(run, entry.best()) { "  <- lowest" } else { "" };
             let (rate, accuracy) = (run.last().rate, 100.0 * run.test_accuracy);
-            rows.push(format!("{rate:>14} {:>10} {accuracy:>13.2}%{mark}", loss(run)));
+            rows.push(format!("{rate:>16} {:>10} {accuracy:>13.2}%{mark}", loss(run)));
         }
     }
     rows.join("\n") + "\n"
 }
 
 const NOTES: &str = "
-D-Adaptation ran once, at lr 1, with d growing by 2 % a step at most, as a warm-up.
-The rate it found is that of its last step: d for Adam, d / |first gradient| for SGD.
+What finds its rate ran once, at lr 1, with d growing by 2 % a step at most, as a warm-up.
+The rate is that of the last step: d, or d / |first gradient| for SGD.
 Of the rates set by hand, the one with the lowest train loss is shown; the test set has no say.";
 
 fn loss(run: &Run) -> String {

@@ -41,7 +41,7 @@ impl Run {
 
 impl Task {
     /// Trains with `method`; calls `tick` after each epoch.
-    pub fn run(&self, method: &mut dyn Method, tick: impl Fn()) -> Result<Run, dadapt::Error> {
+    pub fn run(&self, method: &mut Method, tick: impl Fn()) -> Result<Run, dadapt::Error> {
         let start = Instant::now();
         let mut net = self.initial.clone();
         let mut grads = mlp::zeros();

@@ -22,7 +22,8 @@
 //!
 //! Source: arXiv:2301.07733; `dadaptation` 3.2, `dadapt_adam.py`, `DAdaptAdam.step`.
 
-use super::{Cell, Estimate, Init, Rule, Scalars, Slot, decay};
+use super::rule::Cell;
+use super::{Decay, Estimate, Init, Role, Rule, Scalars, Slot, Totals, decay, pass};
 use crate::kernel::lanes::{LaneElement, Lanes};
 use crate::key::{Key, Options};
 use pulp::Simd;
@@ -40,25 +41,21 @@ impl Rule<8, 3, 2> for Adam {
         (Key::Decouple, 0.0),
         (Key::UseBiasCorrection, 0.0),
         (Key::GrowthRate, f64::INFINITY),
+        (Key::DCap, f64::INFINITY),
         (Key::LayerScale, 1.0),
         (Key::D0, 1e-6),
+        (Key::DPerGroup, 0.0),
+        (Key::SliceP, 1.0),
     ];
     const STATE: [Slot; 3] = [
-        Slot { name: "exp_avg", init: Init::Zero, saturates: false },
-        Slot { name: "exp_avg_sq", init: Init::Zero, saturates: true },
-        Slot { name: "s", init: Init::Zero, saturates: false },
+        Slot::new("exp_avg", Init::Zero, Role::State),
+        Slot::second_moment("exp_avg_sq", Init::Zero),
+        Slot::new("s", Init::Zero, Role::Statistic),
     ];
-    const NEEDS_G0: bool = false;
+    const DECAY: Decay = Decay::Either;
 
     fn gamma(scalars: &Scalars) -> f64 {
-        let mut bias_correction = 1.0;
-        if scalars.options.is_on(Key::UseBiasCorrection) {
-            let t = (scalars.k + 1) as f64;
-            let beta1_t = libm::pow(scalars.options.get(Key::Beta1), t);
-            let beta2_t = libm::pow(scalars.options.get(Key::Beta2), t);
-            bias_correction = (1.0 - beta2_t).sqrt() / (1.0 - beta1_t);
-        }
-        scalars.d * scalars.lr * bias_correction
+        scalars.d * scalars.lr * scalars.bias_correction()
     }
 
     fn coeffs(scalars: &Scalars, group: &Options) -> [f64; 8] {
@@ -83,7 +80,7 @@ impl Rule<8, 3, 2> for Adam {
     }
 
     #[inline(always)]
-    fn lane<S: Simd, E: LaneElement, const DECAY: u8>(
+    fn lane<S: Simd, E: LaneElement, const DECAY: u8, const PASS: u8>(
         lanes: Lanes<S, E>,
         &[beta1, m_g, beta2, v_g, sqrt_beta2, s_g, eps, decay_p]: &[E::Reg<S>; 8],
         mut g: E::Reg<S>,
@@ -95,10 +92,17 @@ impl Rule<8, 3, 2> for Adam {
         }
         let next_m = lanes.decay(beta1, m, m_g, g);
         let next_v = lanes.decay(beta2, v, lanes.mul(v_g, g), g);
-        let next_s = lanes.decay(sqrt_beta2, s, s_g, g);
 
-        let denom = lanes.add(lanes.sqrt(v), eps);
+        if DECAY == decay::DECOUPLED {
+            p = lanes.mul_add(decay_p, p, p);
+        }
         let next_denom = lanes.add(lanes.sqrt(next_v), eps);
+        if PASS & pass::SUMS == 0 {
+            let next_p = lanes.sub(p, lanes.div(next_m, next_denom));
+            return ((next_p, [next_m, next_v, s]), [numerator, s_l1]);
+        }
+        let next_s = lanes.decay(sqrt_beta2, s, s_g, g);
+        let denom = lanes.add(lanes.sqrt(v), eps);
         let inverse = lanes.div(lanes.splat(E::ONE), lanes.mul(denom, next_denom));
 
         // g*(s/denom) and not (g*s)/denom: the product of two small numbers would underflow.
@@ -106,30 +110,27 @@ impl Rule<8, 3, 2> for Adam {
         let numerator = lanes.mul_add(g, s_term, numerator);
         let s_l1 = lanes.add(s_l1, lanes.abs(next_s));
 
-        if DECAY == decay::DECOUPLED {
-            p = lanes.mul_add(decay_p, p, p);
-        }
         let next_p = lanes.negate_mul_add(next_m, lanes.mul(inverse, denom), p);
         ((next_p, [next_m, next_v, next_s]), [numerator, s_l1])
     }
 
-    fn estimate(
-        scalars: &Scalars,
-        numerator_weighted: &mut f64,
-        &[numerator, s_l1]: &[f64; 2],
-    ) -> Option<Estimate> {
-        if s_l1 == 0.0 {
-            return None;
-        }
-        let sqrt_beta2 = scalars.options.get(Key::Beta2).sqrt();
-        let gamma = Self::gamma(scalars);
-        *numerator_weighted =
-            sqrt_beta2 * *numerator_weighted + (1.0 - sqrt_beta2) * (gamma * numerator);
-        let denominator = (1.0 - sqrt_beta2) * s_l1;
-        Some(Estimate {
-            numerator: *numerator_weighted,
-            denominator,
-            d_hat: *numerator_weighted / denominator,
-        })
+    fn estimate(scalars: &Scalars, totals: &mut Totals, sums: &[f64; 2]) -> Option<Estimate> {
+        by_inner_products(scalars, Self::gamma(scalars), totals, sums)
     }
+}
+
+/// The estimate of the method's third version, from inner products; `s` decays by `sqrt(beta2)`.
+pub(super) fn by_inner_products(
+    scalars: &Scalars,
+    gamma: f64,
+    [numerator_weighted, ..]: &mut Totals,
+    &[numerator, s_l1]: &[f64; 2],
+) -> Option<Estimate> {
+    if s_l1 == 0.0 {
+        return None;
+    }
+    let sqrt_beta2 = scalars.options.get(Key::Beta2).sqrt();
+    *numerator_weighted =
+        sqrt_beta2 * *numerator_weighted + (1.0 - sqrt_beta2) * (gamma * numerator);
+    Estimate::quotient(*numerator_weighted, (1.0 - sqrt_beta2) * s_l1)
 }

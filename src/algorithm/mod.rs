@@ -2,112 +2,33 @@
 //!
 //! A new algorithm is a file here and a line in `algorithms!`.
 
+mod adagrad;
+mod adagrad_rows;
 mod adam;
+mod adam_preprint;
+mod adan;
+mod adan_ip;
+mod lion;
+mod plain_adagrad;
+mod plain_adam;
+mod plain_lion;
+mod plain_sgd;
+mod prodigy;
+mod rule;
 mod sgd;
 
 use crate::error::Error;
-use crate::kernel::lanes::{LaneElement, Lanes};
 use crate::key::{Key, Options};
-use pulp::Simd;
-
-/// How weight decay enters a lane function, known when it is compiled.
-pub(crate) mod decay {
-    pub(crate) const NONE: u8 = 0;
-    /// `g + weight_decay*p` takes the gradient's place.
-    pub(crate) const COUPLED: u8 = 1;
-    /// The parameter shrinks beside the step.
-    pub(crate) const DECOUPLED: u8 = 2;
-}
+pub(crate) use rule::{
+    Decay, Estimate, Init, Role, Rule, Scalars, Slot, Target, Totals, decay, pass,
+};
 
 /// The most state slots of any algorithm, which fixes the size of descriptors.
 pub(crate) const MAX_SLOTS: usize = 6;
 /// The most sums of any algorithm.
 pub(crate) const MAX_SUMS: usize = 4;
 /// The most coefficients of any algorithm.
-pub(crate) const MAX_COEFFS: usize = 12;
-
-/// What a state slot holds before the tensor's first gradient.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Init {
-    Zero,
-    /// The parameter as of its first gradient.
-    Parameter,
-}
-
-/// A state slot: a tensor as long as its parameter.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Slot {
-    /// The reference's name for it.
-    pub(crate) name: &'static str,
-    pub(crate) init: Init,
-    /// Infinity does not last: after a step whose sums are not finite it becomes the largest finite
-    /// number. The lane function makes such a sum of it.
-    pub(crate) saturates: bool,
-}
-
-/// The scalars of a step that a recurrence reads.
-pub(crate) struct Scalars<'a> {
-    pub(crate) d: f64,
-    /// Steps that made progress so far.
-    pub(crate) k: u64,
-    /// The lr that all groups with lr > 0 share.
-    pub(crate) lr: f64,
-    /// Norm of the first gradients, where the algorithm [`NEEDS_G0`](Rule::NEEDS_G0).
-    pub(crate) g0_norm: f64,
-    pub(crate) options: &'a Options,
-}
-
-/// What the sums of a step say of `d`.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Estimate {
-    pub(crate) numerator: f64,
-    pub(crate) denominator: f64,
-    pub(crate) d_hat: f64,
-}
-
-/// The registers of one place in the arrays: parameter and state.
-pub(crate) type Cell<E, S, const SLOTS: usize> =
-    (<E as LaneElement>::Reg<S>, [<E as LaneElement>::Reg<S>; SLOTS]);
-
-/// An algorithm: everything that is its own.
-///
-/// The sizes of its arrays are parameters so that the compiler keeps them in registers.
-pub(crate) trait Rule<const COEFFS: usize, const SLOTS: usize, const SUMS: usize> {
-    /// Name in messages and in the C ABI.
-    const NAME: &'static str;
-    /// The options it has, with their defaults.
-    const OPTIONS: &'static [(Key, f64)];
-    /// Its state, in the order of the lane function's array.
-    const STATE: [Slot; SLOTS];
-    /// Whether the first step needs the norm of all gradients before it.
-    const NEEDS_G0: bool;
-
-    /// "dlr": what `d` and the lr amount to in this step.
-    fn gamma(scalars: &Scalars) -> f64;
-
-    /// A group's coefficients, each computed in f64; the kernel rounds them once.
-    fn coeffs(scalars: &Scalars, group: &Options) -> [f64; COEFFS];
-
-    /// What a group's sums are multiplied by, in f64.
-    fn weights(scalars: &Scalars, group: &Options) -> [f64; SUMS];
-
-    /// One register of the recurrence. Sums take this place's terms; zeros everywhere add nothing.
-    fn lane<S: Simd, E: LaneElement, const DECAY: u8>(
-        lanes: Lanes<S, E>,
-        coeffs: &[E::Reg<S>; COEFFS],
-        g: E::Reg<S>,
-        cell: Cell<E, S, SLOTS>,
-        sums: [E::Reg<S>; SUMS],
-    ) -> (Cell<E, S, SLOTS>, [E::Reg<S>; SUMS]);
-
-    /// `d_hat` from the sums and the running total (`numerator_weighted`), which is brought up to
-    /// date. `None` where the sum that divides is 0: no progress.
-    fn estimate(
-        scalars: &Scalars,
-        numerator_weighted: &mut f64,
-        sums: &[f64; SUMS],
-    ) -> Option<Estimate>;
-}
+pub(crate) const MAX_COEFFS: usize = 16;
 
 /// A [`Rule`] without its type: what the optimizer asks.
 #[derive(Clone, Copy, Debug)]
@@ -115,12 +36,22 @@ pub(crate) struct Descriptor {
     pub(crate) name: &'static str,
     pub(crate) options: &'static [(Key, f64)],
     pub(crate) state: &'static [Slot],
+    /// None where it estimates nothing.
     pub(crate) sums: usize,
+    pub(crate) decay: Decay,
     pub(crate) needs_g0: bool,
+    pub(crate) accumulates: bool,
+    pub(crate) uses_next_d: bool,
+    pub(crate) counts_per_tensor: bool,
+    pub(crate) restarts: bool,
+    /// The slot that is a copy of the parameter's start for statistics alone.
+    pub(crate) copy_of_start: Option<usize>,
+    pub(crate) keeps_moment: fn(&Options, &Options) -> bool,
     pub(crate) gamma: fn(&Scalars) -> f64,
     pub(crate) coeffs: fn(&Scalars, &Options) -> [f64; MAX_COEFFS],
     pub(crate) weights: fn(&Scalars, &Options) -> [f64; MAX_SUMS],
-    pub(crate) estimate: fn(&Scalars, &mut f64, &[f64; MAX_SUMS]) -> Option<Estimate>,
+    pub(crate) estimate: fn(&Scalars, &mut Totals, &[f64; MAX_SUMS]) -> Option<Estimate>,
+    pub(crate) target: fn(&Scalars, &mut Totals, f64) -> Target,
 }
 
 impl Descriptor {
@@ -134,18 +65,33 @@ impl Descriptor {
             options: R::OPTIONS,
             state: const { &R::STATE },
             sums: SUMS,
+            decay: R::DECAY,
             needs_g0: R::NEEDS_G0,
+            accumulates: R::ACCUMULATES,
+            uses_next_d: R::USES_NEXT_D,
+            counts_per_tensor: R::COUNTS_PER_TENSOR,
+            restarts: R::RESTARTS,
+            copy_of_start: R::STATE
+                .iter()
+                .position(|slot| slot.role == Role::Statistic && slot.init == Init::Parameter),
+            keeps_moment: R::keeps_moment,
             gamma: R::gamma,
             coeffs: |scalars, group| pad(R::coeffs(scalars, group)),
             weights: |scalars, group| pad(R::weights(scalars, group)),
-            estimate: |scalars, total, sums| {
-                R::estimate(scalars, total, sums.first_chunk().expect("SUMS <= MAX_SUMS"))
+            estimate: |scalars, totals, sums| {
+                R::estimate(scalars, totals, sums.first_chunk().expect("SUMS <= MAX_SUMS"))
             },
+            target: R::target,
         }
     }
 
     pub(crate) fn has(&self, key: Key) -> bool {
         key.is_common() || self.options.iter().any(|(k, _)| *k == key)
+    }
+
+    /// Whether it estimates a `d`.
+    pub(crate) fn adapts(&self) -> bool {
+        self.sums > 0
     }
 }
 
@@ -200,21 +146,55 @@ algorithms! {
     Adam = 1 => adam::Adam;
     /// D-Adaptation for SGD with momentum.
     Sgd = 2 => sgd::Sgd;
+    /// D-Adaptation for AdaGrad, of dense and of row-sparse gradients.
+    AdaGrad = 3 => adagrad::AdaGrad;
+    /// D-Adaptation for Lion.
+    Lion = 4 => lion::Lion;
+    /// D-Adaptation for Adan.
+    Adan = 5 => adan::Adan;
+    /// Prodigy.
+    Prodigy = 6 => prodigy::Prodigy;
+    /// D-Adaptation for Adam as in the first versions of its preprint; experimental.
+    ExperimentalAdamPreprint = 7 => adam_preprint::AdamPreprint;
+    /// D-Adaptation for Adan by inner products; experimental.
+    ExperimentalAdanIp = 8 => adan_ip::AdanIp;
+    /// SGD with momentum at a rate set by hand.
+    PlainSgd = 9 => plain_sgd::PlainSgd;
+    /// Adam and AdamW at a rate set by hand.
+    PlainAdam = 10 => plain_adam::PlainAdam;
+    /// AdaGrad at a rate set by hand.
+    PlainAdaGrad = 11 => plain_adagrad::PlainAdaGrad;
+    /// Lion at a rate set by hand.
+    PlainLion = 12 => plain_lion::PlainLion;
+}
+
+struct Describe;
+
+impl Visitor for Describe {
+    type Output = Descriptor;
+    fn visit<R, const C: usize, const N: usize, const M: usize>(self) -> Descriptor
+    where
+        R: Rule<C, N, M>,
+    {
+        Descriptor::of::<R, C, N, M>()
+    }
 }
 
 impl Algorithm {
     pub(crate) fn descriptor(self) -> Descriptor {
-        struct Describe;
-        impl Visitor for Describe {
-            type Output = Descriptor;
-            fn visit<R, const C: usize, const N: usize, const M: usize>(self) -> Descriptor
-            where
-                R: Rule<C, N, M>,
-            {
-                Descriptor::of::<R, C, N, M>()
-            }
-        }
         self.visit(Describe)
+    }
+
+    /// The recurrence of single rows, where the algorithm has one; its estimate is the algorithm's.
+    pub(crate) fn visit_rows<V: Visitor>(self, visitor: V) -> Option<V::Output> {
+        match self {
+            Algorithm::AdaGrad => Some(visitor.visit::<adagrad_rows::AdaGradRows, _, _, _>()),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn rows_descriptor(self) -> Option<Descriptor> {
+        self.visit_rows(Describe)
     }
 
     /// Lower-case name: `adam`, `sgd`.
@@ -238,6 +218,12 @@ impl Algorithm {
     /// (`log_every`, `non_finite`, `num_threads`, `isa`) are left out.
     pub fn options(self) -> &'static [(Key, f64)] {
         self.descriptor().options
+    }
+
+    /// The names of the state slots of a table with gradients of single rows, in order; none where the
+    /// algorithm takes none.
+    pub fn rows_state_names(self) -> impl Iterator<Item = &'static str> {
+        self.rows_descriptor().into_iter().flat_map(|rows| rows.state.iter().map(|slot| slot.name))
     }
 
     /// The names of its state slots, in order.

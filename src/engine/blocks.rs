@@ -2,18 +2,43 @@
 
 use super::exact_sum::ExactSum;
 use super::parallel::{Threads, for_each_piece};
-use crate::algorithm::{MAX_SLOTS, MAX_SUMS};
+use super::slices;
+use crate::algorithm::{MAX_SLOTS, MAX_SUMS, Role, Slot, pass};
 use crate::dtype::DType;
 use crate::kernel::isa::Token;
 use crate::kernel::scan::{finite_fn, sum_sq_fn};
-use crate::kernel::sweep::{GroupPlan, Streams, SweepFn};
+use crate::kernel::sweep::{GroupPlan, MAX_LEN, Streams, SweepFn, ZEROS};
+use std::mem::MaybeUninit;
 use std::ops::Range;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Elements of a block, counted from the start of its tensor. Partial sums, and with them every
 /// bit of `d`, depend on it.
-pub(crate) const BLOCK: usize = 4096;
+pub(crate) const BLOCK: usize = MAX_LEN;
+
+/// What tensors of a group and type have in common in a step.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Plan {
+    pub(crate) group: usize,
+    pub(crate) dtype: DType,
+    /// Steps that they have taken, where that matters.
+    pub(crate) steps: u64,
+    pub(crate) kernel: GroupPlan,
+    /// What their sums are multiplied by.
+    pub(crate) weights: [f64; MAX_SUMS],
+}
+
+/// Where the gradient of a job is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Gradient {
+    /// Where `streams` say.
+    Given,
+    /// In a state slot, which is about to be set up.
+    KeptIn(usize),
+    /// Nowhere any more, and 0 all over.
+    Zero,
+}
 
 /// A tensor of a step: where its arrays are and what is done with them.
 #[derive(Clone, Copy, Debug)]
@@ -21,10 +46,16 @@ pub(crate) struct Job {
     pub(crate) streams: Streams,
     pub(crate) len: usize,
     pub(crate) dtype: DType,
-    /// Index into the step's plans.
     pub(crate) group: usize,
-    /// Its first gradient: state that starts as the parameter is set.
+    /// Index into the step's plans.
+    pub(crate) plan: usize,
+    /// Its first gradient: its state is set up.
     pub(crate) first: bool,
+    /// Statistics are of every so many elements.
+    pub(crate) slice: usize,
+    /// The slot that holds nothing but zeros and has no memory.
+    pub(crate) zeros: Option<usize>,
+    pub(crate) gradient: Gradient,
     /// Blocks of the jobs before this one.
     blocks_before: usize,
 }
@@ -46,6 +77,18 @@ pub(crate) struct Jobs {
 /// What the blocks of a step add up to.
 pub(crate) type Sums = [ExactSum; MAX_SUMS];
 
+pub(crate) const fn no_sums() -> Sums {
+    [ExactSum::ZERO; MAX_SUMS]
+}
+
+pub(crate) fn rounded(sums: &Sums) -> [f64; MAX_SUMS] {
+    sums.each_ref().map(ExactSum::round)
+}
+
+pub(crate) fn merge(to: &mut Sums, sums: &Sums) {
+    to.iter_mut().zip(sums).for_each(|(to, sum)| to.merge(sum));
+}
+
 /// How a step runs.
 pub(crate) struct Machine<'a> {
     pub(crate) token: Token,
@@ -61,23 +104,21 @@ impl Jobs {
     }
 
     /// # Safety
-    /// Until [`clear`](Jobs::clear): the arrays of `streams` hold `len` aligned elements of
-    /// `dtype`, those of all jobs but `g` overlap nothing, and nobody else uses them.
-    pub(crate) unsafe fn push(
-        &mut self,
-        streams: Streams,
-        len: usize,
-        dtype: DType,
-        group: usize,
-        first: bool,
-    ) {
-        self.jobs.push(Job { streams, len, dtype, group, first, blocks_before: self.blocks });
-        self.blocks += len.div_ceil(BLOCK);
-        self.len += len;
+    /// Until [`clear`](Jobs::clear): the arrays of the job hold `len` aligned elements of its dtype,
+    /// statistics one for each element of the slice, null where the sweep's passes read nothing;
+    /// those of all jobs but `g` overlap nothing, and nobody else uses them.
+    pub(crate) unsafe fn push(&mut self, job: Job) {
+        self.jobs.push(Job { blocks_before: self.blocks, ..job });
+        self.blocks += job.len.div_ceil(BLOCK);
+        self.len += job.len;
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Job> {
         self.jobs.iter()
+    }
+
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Job> {
+        self.jobs.iter_mut()
     }
 
     /// Elements of all jobs.
@@ -102,38 +143,39 @@ impl Jobs {
         }
     }
 
-    /// Updates every tensor and returns the weighted sums.
+    /// Runs the kernels of the plans over every tensor and returns the weighted sums.
     ///
-    /// `plans` and `weights` are by group; `sweeps` by dtype.
+    /// `sweeps` are by dtype, `slots` and `count` the algorithm's state and number of sums.
     pub(crate) fn sweep(
         &self,
         machine: &Machine,
         sweeps: impl Fn(DType) -> SweepFn + Sync,
-        plans: &[(GroupPlan, [f64; MAX_SUMS])],
+        plans: &[Plan],
+        slots: &[Slot],
         count: usize,
     ) -> Sums {
         self.reduce(machine, count, |job, start, len, sums| {
-            let (plan, weights) = &plans[job.group];
-            let streams = job.at(start);
+            let plan = &plans[job.plan];
+            let kernel =
+                Kernel { sweep: sweeps(job.dtype), token: machine.token, plan: &plan.kernel };
+            let streams = job.at(start, slots);
             // SAFETY: `push`'s caller vouched for the arrays; the block lies within them, and
             // `reduce` gives each block once.
-            let partial =
-                unsafe { sweeps(job.dtype)(machine.token, plan, &streams, len, job.first) };
+            let partial = unsafe { job.run(&kernel, slots, streams, start, len) };
             for i in 0..count {
-                sums[i].add(weights[i] * partial[i]);
+                sums[i].add(plan.weights[i] * partial[i]);
             }
         })
     }
 
-    /// The sum of squares of all gradients, each times its job's weight.
-    pub(crate) fn sum_sq(&self, machine: &Machine, weight: impl Fn(&Job) -> f64 + Sync) -> f64 {
-        let sums = self.reduce(machine, 1, |job, start, len, sums| {
-            let g = job.at(start).g;
+    /// The sum of squares of all gradients, each times its job's weight; the first of the sums.
+    pub(crate) fn sum_sq(&self, machine: &Machine, weight: impl Fn(&Job) -> f64 + Sync) -> Sums {
+        self.reduce(machine, 1, |job, start, len, sums| {
+            let g = job.g_at(start);
             // SAFETY: `push`'s caller vouched for the gradient; the block lies within it.
             let partial = unsafe { sum_sq_fn(job.dtype)(machine.token, g, len) };
             sums[0].add(weight(job) * partial);
-        });
-        sums[0].round()
+        })
     }
 
     /// Whether every gradient is finite.
@@ -142,7 +184,7 @@ impl Jobs {
         for_each_piece(machine.threads, self.blocks, self.len, |pieces| {
             for range in pieces {
                 self.for_parts(range, |job, start, len| {
-                    let g = job.at(start).g;
+                    let g = job.g_at(start);
                     // SAFETY: `push`'s caller vouched for the gradient; the part lies within it.
                     if unsafe { finite_fn(job.dtype)(machine.token, g, len) } != 0.0 {
                         finite.store(false, Ordering::Relaxed);
@@ -160,9 +202,9 @@ impl Jobs {
         count: usize,
         block: impl Fn(&Job, usize, usize, &mut Sums) + Sync,
     ) -> Sums {
-        let total = Mutex::new([ExactSum::ZERO; MAX_SUMS]);
+        let total = Mutex::new(no_sums());
         for_each_piece(machine.threads, self.blocks, self.len, |pieces| {
-            let mut sums = [ExactSum::ZERO; MAX_SUMS];
+            let mut sums = no_sums();
             for range in pieces {
                 self.for_parts(range, |job, start, len| {
                     for at in (0..len).step_by(BLOCK) {
@@ -179,20 +221,83 @@ impl Jobs {
     }
 }
 
+/// A kernel and what it is called with.
+pub(super) struct Kernel<'a> {
+    pub(super) sweep: SweepFn,
+    pub(super) token: Token,
+    pub(super) plan: &'a GroupPlan,
+}
+
 impl Job {
+    /// A job over whole arrays, with state that is kept in full and has been set up.
+    pub(crate) fn new(streams: Streams, len: usize, dtype: DType, group: usize) -> Self {
+        Job {
+            streams,
+            len,
+            dtype,
+            group,
+            plan: 0,
+            first: false,
+            slice: 1,
+            zeros: None,
+            gradient: Gradient::Given,
+            blocks_before: 0,
+        }
+    }
+
+    fn g_at(&self, start: usize) -> *const u8 {
+        self.streams.g.wrapping_add(start * self.dtype.size())
+    }
+
     /// The job's arrays from element `start` on.
-    fn at(&self, start: usize) -> Streams {
-        let bytes = start * self.dtype.size();
+    fn at(&self, start: usize, slots: &[Slot]) -> Streams {
+        let size = self.dtype.size();
         let mut state = [std::ptr::null_mut(); MAX_SLOTS];
-        for (to, from) in state.iter_mut().zip(self.streams.state) {
-            if !from.is_null() {
-                *to = from.wrapping_add(bytes);
+        for (i, slot) in slots.iter().enumerate() {
+            let skipped = match slot.role {
+                Role::Statistic => start.div_ceil(self.slice),
+                _ => start,
+            };
+            if self.zeros == Some(i) {
+                state[i] = ZEROS.as_ptr().cast_mut();
+            } else if !self.streams.state[i].is_null() {
+                state[i] = self.streams.state[i].wrapping_add(skipped * size);
             }
         }
-        Streams {
-            p: self.streams.p.wrapping_add(bytes),
-            g: self.streams.g.wrapping_add(bytes),
-            state,
+        let p = self.streams.p.wrapping_add(start * size);
+        Streams { p, g: self.g_at(start), state }
+    }
+
+    /// A kernel on one block.
+    ///
+    /// # Safety
+    /// `streams` are [`at`](Job::at) `start`, `len` elements from there on are a block of the job's,
+    /// and nobody else uses them.
+    unsafe fn run(
+        &self,
+        kernel: &Kernel,
+        slots: &[Slot],
+        mut streams: Streams,
+        start: usize,
+        len: usize,
+    ) -> [f64; MAX_SUMS] {
+        let mut kept = MaybeUninit::<[u64; BLOCK]>::uninit();
+        match self.gradient {
+            Gradient::Given => {}
+            Gradient::Zero => streams.g = ZEROS.as_ptr(),
+            Gradient::KeptIn(slot) => {
+                let (copy, bytes) = (kept.as_mut_ptr().cast::<u8>(), len * self.dtype.size());
+                // SAFETY: the slot has the block's elements, and the copy room for a block of any
+                // type.
+                unsafe { copy.copy_from_nonoverlapping(streams.state[slot], bytes) };
+                streams.g = copy;
+            }
         }
+        if self.slice > 1 && kernel.plan.pass & pass::SUMS != 0 {
+            // SAFETY: this function's own contract.
+            return unsafe { slices::sweep(kernel, self, slots, &streams, start, len) };
+        }
+        // SAFETY: this function's own contract is the kernel's.
+        unsafe { (kernel.sweep)(kernel.token, kernel.plan, &streams, len, self.first) }
     }
 }

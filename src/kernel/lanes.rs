@@ -16,6 +16,7 @@ pub(crate) trait LaneElement: Element {
     const ZERO: Self;
     const ONE: Self;
 
+    fn plus(a: Self, b: Self) -> Self;
     fn splat<S: Simd>(simd: S, x: Self) -> Self::Reg<S>;
     fn add<S: Simd>(simd: S, a: Self::Reg<S>, b: Self::Reg<S>) -> Self::Reg<S>;
     fn sub<S: Simd>(simd: S, a: Self::Reg<S>, b: Self::Reg<S>) -> Self::Reg<S>;
@@ -31,17 +32,23 @@ pub(crate) trait LaneElement: Element {
         b: Self::Reg<S>,
         c: Self::Reg<S>,
     ) -> Self::Reg<S>;
+    fn sign<S: Simd>(simd: S, a: Self::Reg<S>) -> Self::Reg<S>;
 }
 
 macro_rules! lane_element {
     ($ty:ident, $reg:ident, $splat:ident, $add:ident, $sub:ident, $mul:ident, $div:ident,
-     $sqrt:ident, $abs:ident, $mul_add:ident, $negate_mul_add:ident) => {
+     $sqrt:ident, $abs:ident, $mul_add:ident, $negate_mul_add:ident, $less_than:ident,
+     $select:ident) => {
         impl LaneElement for $ty {
             type Reg<S: Simd> = S::$reg;
             const FLUSH: Self = 1.5 * (2.0 * <$ty>::MIN_POSITIVE / <$ty>::EPSILON);
             const ZERO: Self = 0.0;
             const ONE: Self = 1.0;
 
+            #[inline(always)]
+            fn plus(a: Self, b: Self) -> Self {
+                a + b
+            }
             #[inline(always)]
             fn splat<S: Simd>(simd: S, x: Self) -> S::$reg {
                 simd.$splat(x)
@@ -78,6 +85,14 @@ macro_rules! lane_element {
             fn negate_mul_add<S: Simd>(simd: S, a: S::$reg, b: S::$reg, c: S::$reg) -> S::$reg {
                 simd.$negate_mul_add(a, b, c)
             }
+            #[inline(always)]
+            fn sign<S: Simd>(simd: S, a: S::$reg) -> S::$reg {
+                let (zero, one, minus_one) =
+                    (simd.$splat(0.0), simd.$splat(1.0), simd.$splat(-1.0));
+                // NaN is on neither side of 0, and so stays what it is.
+                let negative = simd.$select(simd.$less_than(a, zero), minus_one, a);
+                simd.$select(simd.$less_than(zero, a), one, negative)
+            }
         }
     };
 }
@@ -93,7 +108,9 @@ lane_element!(
     sqrt_f32s,
     abs_f32s,
     mul_add_f32s,
-    negate_mul_add_f32s
+    negate_mul_add_f32s,
+    less_than_f32s,
+    select_f32s
 );
 lane_element!(
     f64,
@@ -106,7 +123,9 @@ lane_element!(
     sqrt_f64s,
     abs_f64s,
     mul_add_f64s,
-    negate_mul_add_f64s
+    negate_mul_add_f64s,
+    less_than_f64s,
+    select_f64s
 );
 
 /// What a lane function computes with. Each operation rounds once, to nearest; nothing is fused
@@ -162,6 +181,11 @@ impl<S: Simd, E: LaneElement> Lanes<S, E> {
     #[inline(always)]
     pub(crate) fn negate_mul_add(self, a: E::Reg<S>, b: E::Reg<S>, c: E::Reg<S>) -> E::Reg<S> {
         E::negate_mul_add(self.0, a, b, c)
+    }
+    /// -1, 1, or the value itself where that is 0 or NaN.
+    #[inline(always)]
+    pub(crate) fn sign(self, a: E::Reg<S>) -> E::Reg<S> {
+        E::sign(self.0, a)
     }
     /// `beta*x + a*g`: how state decays, without ever becoming subnormal.
     ///

@@ -6,13 +6,32 @@
 use super::isa::Token;
 use super::lanes::{LaneElement, Lanes, ROW};
 use super::sums::{RUN, Wide, fold, widen};
-use crate::algorithm::{Algorithm, Init, MAX_COEFFS, MAX_SLOTS, MAX_SUMS, Rule, Visitor, decay};
+use crate::algorithm::{
+    Algorithm, Init, MAX_COEFFS, MAX_SLOTS, MAX_SUMS, Rule, Visitor, decay, pass,
+};
 use crate::dtype::DType;
 use pulp::{Simd, WithSimd};
 use std::marker::PhantomData;
 use std::ptr;
 
-/// Where a block's arrays start, element type erased. State beyond the algorithm's is null.
+/// The most elements that a kernel is given at once.
+pub(crate) const MAX_LEN: usize = 4096;
+
+/// Stands for a slot that is known to hold nothing but zeros and has no memory of its own.
+pub(crate) static ZEROS: Zeros = Zeros([0; MAX_LEN]);
+
+/// Zeros of any element type.
+#[repr(align(64))]
+pub(crate) struct Zeros([u64; MAX_LEN]);
+
+impl Zeros {
+    pub(crate) fn as_ptr(&self) -> *const u8 {
+        self.0.as_ptr().cast()
+    }
+}
+
+/// Where a block's arrays start, element type erased. State beyond the algorithm's is null, and so
+/// is what the pass does not read. What is only read may be [`ZEROS`].
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Streams {
     pub(crate) p: *mut u8,
@@ -26,34 +45,44 @@ pub(crate) struct GroupPlan {
     pub(crate) coeffs: [f64; MAX_COEFFS],
     /// One of [`decay`]'s.
     pub(crate) decay: u8,
+    /// Bits of [`pass`].
+    pub(crate) pass: u8,
 }
 
-/// Sweeps one block of `len` elements and returns its sums, unweighted.
+/// Sweeps one block of `len <= MAX_LEN` elements and returns its sums, unweighted.
 ///
-/// Where `first`, state that starts as the parameter is set to it before.
+/// Where `first`, the state is set up before, whatever it holds.
 ///
 /// # Safety
-/// Every array of `streams` that the algorithm has holds `len` elements of the kernel's type; those
-/// other than `g` may be written by nobody else, and none overlaps another.
+/// Every array of `streams` that the plan's pass reads holds `len` elements of the kernel's type;
+/// those other than `g` may be written by nobody else, and none overlaps another. State may hold
+/// anything where `first`.
 pub(crate) type SweepFn =
     unsafe fn(Token, &GroupPlan, &Streams, len: usize, first: bool) -> [f64; MAX_SUMS];
 
 /// The kernel of an algorithm and element type, for every instruction set.
 pub(crate) fn sweep_fn(algorithm: Algorithm, dtype: DType) -> SweepFn {
-    struct Pick(DType);
-    impl Visitor for Pick {
-        type Output = SweepFn;
-        fn visit<R, const C: usize, const N: usize, const M: usize>(self) -> SweepFn
-        where
-            R: Rule<C, N, M>,
-        {
-            match self.0 {
-                DType::F32 => sweep::<f32, R, C, N, M>,
-                DType::F64 => sweep::<f64, R, C, N, M>,
-            }
+    algorithm.visit(Pick(dtype))
+}
+
+struct Pick(DType);
+
+impl Visitor for Pick {
+    type Output = SweepFn;
+    fn visit<R, const C: usize, const N: usize, const M: usize>(self) -> SweepFn
+    where
+        R: Rule<C, N, M>,
+    {
+        match self.0 {
+            DType::F32 => sweep::<f32, R, C, N, M>,
+            DType::F64 => sweep::<f64, R, C, N, M>,
         }
     }
-    algorithm.visit(Pick(dtype))
+}
+
+/// The same of single rows, of an algorithm that has them.
+pub(crate) fn rows_sweep_fn(algorithm: Algorithm, dtype: DType) -> Option<SweepFn> {
+    algorithm.visit_rows(Pick(dtype))
 }
 
 /// # Safety
@@ -76,9 +105,10 @@ where
     let arrays = Arrays { p: streams.p.cast::<E>(), g: streams.g.cast::<E>(), state };
     if first {
         for (slot, to) in R::STATE.iter().zip(state) {
-            if slot.init == Init::Parameter {
-                // SAFETY: both hold `len` elements and do not overlap, by the caller's contract.
-                unsafe { ptr::copy_nonoverlapping(arrays.p, to, len) };
+            if slot.is_read(plan.pass) && to.cast_const().cast() != ZEROS.as_ptr() {
+                // SAFETY: the slot and its source hold `len` elements each and do not overlap, by
+                // the caller's contract, and `ZEROS` is not written.
+                unsafe { set_up(slot.init, &arrays, to, len) };
             }
         }
     }
@@ -86,32 +116,77 @@ where
     for (coeff, from) in coeffs.iter_mut().zip(plan.coeffs) {
         *coeff = E::from_f64(from);
     }
-    let sums = match plan.decay {
-        decay::NONE => {
-            // SAFETY: this function's own contract is the kernel's.
-            let kernel = unsafe {
-                Kernel::<E, R, COEFFS, SLOTS, SUMS, { decay::NONE }>::new(coeffs, arrays, len)
-            };
-            token.dispatch(kernel)
+    // One kernel for each pass and kind of decay that the rule knows; the others are not compiled.
+    macro_rules! dispatch {
+        ($($pass:expr),+; $decays:tt) => { $(dispatch!(@ $pass; $decays);)+ };
+        (@ $pass:expr; [$($decay:expr),+]) => { $(
+            if const { knows::<R, COEFFS, SLOTS, SUMS>($pass, $decay) }
+                && (plan.pass, plan.decay) == ($pass, $decay)
+            {
+                // SAFETY: this function's own contract is the kernel's.
+                let kernel = unsafe {
+                    Kernel::<E, R, COEFFS, SLOTS, SUMS, { $decay }, { $pass }>::new(
+                        coeffs, arrays, len,
+                    )
+                };
+                let mut out = [0.0; MAX_SUMS];
+                out[..SUMS].copy_from_slice(&token.dispatch(kernel));
+                return out;
+            }
+        )+ };
+    }
+    dispatch!(
+        pass::ALL,
+        pass::UPDATE,
+        pass::SUMS | pass::STATE | pass::MOMENT,
+        pass::STATE | pass::MOMENT,
+        pass::PARAMETER | pass::MOMENT,
+        pass::MEND | pass::MOMENT,
+        pass::SUMS | pass::STATE,
+        pass::STATE,
+        pass::PARAMETER,
+        pass::STATE | pass::PARAMETER;
+        [decay::NONE, decay::COUPLED, decay::DECOUPLED]
+    );
+    unreachable!("{} knows no pass {} with decay {}", R::NAME, plan.pass, plan.decay)
+}
+
+const fn knows<R, const COEFFS: usize, const SLOTS: usize, const SUMS: usize>(
+    pass: u8,
+    decay: u8,
+) -> bool
+where
+    R: Rule<COEFFS, SLOTS, SUMS>,
+{
+    let mut i = 0;
+    while i < R::PASSES.len() {
+        if R::PASSES[i] == pass {
+            // A mend moves along the step alone.
+            return R::DECAY.has(decay) && (pass & pass::MEND == 0 || decay == decay::NONE);
         }
-        decay::COUPLED => {
-            // SAFETY: as above.
-            let kernel = unsafe {
-                Kernel::<E, R, COEFFS, SLOTS, SUMS, { decay::COUPLED }>::new(coeffs, arrays, len)
-            };
-            token.dispatch(kernel)
+        i += 1;
+    }
+    false
+}
+
+/// # Safety
+/// `to` and the arrays hold `len` elements; `to` overlaps neither `p` nor `g`, and nobody else uses
+/// it.
+unsafe fn set_up<E: LaneElement, const SLOTS: usize>(
+    init: Init,
+    arrays: &Arrays<E, SLOTS>,
+    to: *mut E,
+    len: usize,
+) {
+    // SAFETY: this function's own contract; what is written need not have been initialised.
+    unsafe {
+        match init {
+            Init::Zero => ptr::write_bytes(to, 0, len),
+            Init::Constant(value) => (0..len).for_each(|i| to.add(i).write(E::from_f64(value))),
+            Init::Parameter => ptr::copy_nonoverlapping(arrays.p, to, len),
+            Init::Gradient => ptr::copy_nonoverlapping(arrays.g, to, len),
         }
-        _ => {
-            // SAFETY: as above.
-            let kernel = unsafe {
-                Kernel::<E, R, COEFFS, SLOTS, SUMS, { decay::DECOUPLED }>::new(coeffs, arrays, len)
-            };
-            token.dispatch(kernel)
-        }
-    };
-    let mut out = [0.0; MAX_SUMS];
-    out[..SUMS].copy_from_slice(&sums);
-    out
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -122,15 +197,30 @@ struct Arrays<E, const SLOTS: usize> {
 }
 
 /// A block of one algorithm, element type and kind of decay, yet to meet an instruction set.
-struct Kernel<E, R, const COEFFS: usize, const SLOTS: usize, const SUMS: usize, const DECAY: u8> {
+struct Kernel<
+    E,
+    R,
+    const COEFFS: usize,
+    const SLOTS: usize,
+    const SUMS: usize,
+    const DECAY: u8,
+    const PASS: u8,
+> {
     coeffs: [E; COEFFS],
     arrays: Arrays<E, SLOTS>,
     len: usize,
     rule: PhantomData<R>,
 }
 
-impl<E, R, const COEFFS: usize, const SLOTS: usize, const SUMS: usize, const DECAY: u8>
-    Kernel<E, R, COEFFS, SLOTS, SUMS, DECAY>
+impl<
+    E,
+    R,
+    const COEFFS: usize,
+    const SLOTS: usize,
+    const SUMS: usize,
+    const DECAY: u8,
+    const PASS: u8,
+> Kernel<E, R, COEFFS, SLOTS, SUMS, DECAY, PASS>
 where
     E: LaneElement,
     R: Rule<COEFFS, SLOTS, SUMS>,
@@ -165,17 +255,20 @@ where
                 let mut state = [p; SLOTS];
                 let mut sums = [p; SUMS];
                 for slot in 0..SLOTS {
-                    state[slot] = lanes.load(arrays.state[slot].add(at));
+                    if R::STATE[slot].is_read(PASS) {
+                        state[slot] = lanes.load(arrays.state[slot].add(at));
+                    }
                 }
                 for sum in 0..SUMS {
                     sums[sum] = run[sum][register];
                 }
                 let ((p, state), sums) =
-                    R::lane::<S, E, DECAY>(lanes, &*coeffs, g, (p, state), sums);
-                lanes.store(arrays.p.add(at), p);
+                    R::lane::<S, E, DECAY, PASS>(lanes, &*coeffs, g, (p, state), sums);
+                if PASS & (pass::PARAMETER | pass::MEND) != 0 {
+                    lanes.store(arrays.p.add(at), p);
+                }
                 for slot in 0..SLOTS {
-                    // What starts as the parameter stays what it was: only read.
-                    if matches!(R::STATE[slot].init, Init::Zero) {
+                    if R::STATE[slot].is_written(PASS) {
                         lanes.store(arrays.state[slot].add(at), state[slot]);
                     }
                 }
@@ -206,7 +299,9 @@ where
             ptr::copy_nonoverlapping(arrays.p.add(at), p.as_mut_ptr(), len);
             ptr::copy_nonoverlapping(arrays.g.add(at), g.as_mut_ptr(), len);
             for (slot, copy) in state.iter_mut().enumerate() {
-                ptr::copy_nonoverlapping(arrays.state[slot].add(at), copy.as_mut_ptr(), len);
+                if R::STATE[slot].is_read(PASS) {
+                    ptr::copy_nonoverlapping(arrays.state[slot].add(at), copy.as_mut_ptr(), len);
+                }
             }
         }
         let mut pointers = [ptr::null_mut(); SLOTS];
@@ -217,18 +312,27 @@ where
         // SAFETY: the copies hold 16 elements and are this function's own; `coeffs` is the caller's
         // promise.
         unsafe { Self::row(lanes, coeffs, &copies, 0, run) };
-        // SAFETY: as for the copies in; a slot that is only read is written back unchanged.
+        // SAFETY: as for the copies in; a parameter that is only read is written back unchanged.
         unsafe {
             ptr::copy_nonoverlapping(copies.p, arrays.p.add(at), len);
             for slot in 0..SLOTS {
-                ptr::copy_nonoverlapping(copies.state[slot], arrays.state[slot].add(at), len);
+                if R::STATE[slot].is_written(PASS) {
+                    ptr::copy_nonoverlapping(copies.state[slot], arrays.state[slot].add(at), len);
+                }
             }
         }
     }
 }
 
-impl<E, R, const COEFFS: usize, const SLOTS: usize, const SUMS: usize, const DECAY: u8> WithSimd
-    for Kernel<E, R, COEFFS, SLOTS, SUMS, DECAY>
+impl<
+    E,
+    R,
+    const COEFFS: usize,
+    const SLOTS: usize,
+    const SUMS: usize,
+    const DECAY: u8,
+    const PASS: u8,
+> WithSimd for Kernel<E, R, COEFFS, SLOTS, SUMS, DECAY, PASS>
 where
     E: LaneElement,
     R: Rule<COEFFS, SLOTS, SUMS>,
@@ -261,8 +365,10 @@ where
                 unsafe { Self::row(lanes, coeffs, &arrays, row * ROW, &mut run) };
                 row += 1;
             }
-            for sum in 0..SUMS {
-                widen::<S, E>(&run[sum], &mut wide[sum]);
+            if PASS & pass::SUMS != 0 {
+                for sum in 0..SUMS {
+                    widen::<S, E>(&run[sum], &mut wide[sum]);
+                }
             }
         }
         if !len.is_multiple_of(ROW) {
@@ -270,8 +376,10 @@ where
             // SAFETY: what is left after whole rows, within the arrays that `new`'s caller vouched
             // for; `coeffs` points to a local.
             unsafe { Self::tail(lanes, coeffs, &arrays, rows * ROW, len % ROW, &mut run) };
-            for sum in 0..SUMS {
-                widen::<S, E>(&run[sum], &mut wide[sum]);
+            if PASS & pass::SUMS != 0 {
+                for sum in 0..SUMS {
+                    widen::<S, E>(&run[sum], &mut wide[sum]);
+                }
             }
         }
         let mut sums = [0.0; SUMS];

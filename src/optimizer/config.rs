@@ -54,6 +54,11 @@ impl Settings {
         GroupId(self.groups.len() - 1)
     }
 
+    /// Whether a key may decide what state tensors have.
+    pub(super) fn changes_layout(&self, key: Key) -> bool {
+        matches!(key, Key::SliceP | Key::Beta1 | Key::Momentum)
+    }
+
     fn options(&self, group: Option<GroupId>) -> Result<&Options> {
         match group {
             None => Ok(&self.common),
@@ -98,7 +103,11 @@ fn require(descriptor: &Descriptor, key: Key) -> Result<()> {
     if descriptor.has(key) {
         return Ok(());
     }
-    Err(Error::KeyNotForAlgorithm { key, algorithm: descriptor.name })
+    let algorithm = descriptor.name;
+    if key == Key::SliceP && descriptor.adapts() {
+        return Err(Error::NoSlices { algorithm });
+    }
+    Err(Error::KeyNotForAlgorithm { key, algorithm })
 }
 
 /// What an [`Optimizer`](crate::Optimizer) is made from. Starts with the reference's defaults and
@@ -125,6 +134,9 @@ impl Config {
         let mut common = Options::new();
         for (key, default) in algorithm.options() {
             common.set(*key, *default);
+        }
+        if !algorithm.descriptor().adapts() {
+            common.set(Key::D0, 1.0); // the lr alone is the rate
         }
         Config { algorithm, settings: Settings { common, groups: vec![common] } }
     }

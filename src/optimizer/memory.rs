@@ -1,4 +1,4 @@
-//! Memory for state of our own: zeroed, in huge pages where the system has them, slots staggered.
+//! Memory for state of our own: zeroed, in huge pages where the system has them, staggered.
 
 use std::alloc::Layout;
 use std::ptr::NonNull;
@@ -11,13 +11,13 @@ const STAGGER: usize = 1024 + 64;
 const PAGE: usize = 4096;
 const CACHE_LINE: usize = 64;
 
-/// Zeroed arrays of equal size, one a slot.
+/// One zeroed array.
 #[derive(Debug)]
 pub(super) struct StateMemory {
     base: NonNull<u8>,
     layout: Layout,
-    /// Bytes from one slot's start to the next.
-    stride: usize,
+    /// Where the array starts, in bytes from `base` on.
+    start: usize,
 }
 
 // SAFETY: it owns its memory, as a `Vec<u8>` does.
@@ -26,34 +26,26 @@ unsafe impl Send for StateMemory {}
 unsafe impl Sync for StateMemory {}
 
 impl StateMemory {
-    /// `None` where the memory cannot be had; else as many bytes are 0 as asked for.
+    /// The array of that slot; as an error, the bytes that cannot be had.
     ///
     /// What is as large as a huge page is not touched yet on Linux: the threads of the first step do
-    /// that.
-    pub(super) fn zeroed(slots: usize, bytes: usize) -> Result<Self, usize> {
-        // Small tensors are packed by cache lines; staggering them would only waste memory.
-        let stride = if bytes < PAGE {
-            bytes.next_multiple_of(CACHE_LINE)
-        } else {
-            // A whole number of pages and the stagger from slot to slot.
-            bytes
-                .checked_next_multiple_of(PAGE)
-                .and_then(|b| b.checked_add(STAGGER))
-                .ok_or(bytes)?
-        };
-        let size = stride.max(1).checked_mul(slots.max(1)).ok_or(usize::MAX)?;
+    /// that. Huge pages are asked for, or with `scattered` access refused: every first touch would
+    /// fill one.
+    pub(super) fn zeroed(bytes: usize, slot: usize, scattered: bool) -> Result<Self, usize> {
+        // Staggering small arrays would only waste memory.
+        let start = if bytes < PAGE { 0 } else { slot * STAGGER };
+        let size = bytes.checked_add(start).ok_or(bytes)?.max(1);
         let align = if size >= HUGE_PAGE { HUGE_PAGE } else { CACHE_LINE };
-        let layout = Layout::from_size_align(size, align).map_err(|_| size)?;
-        let base = allocate(layout).ok_or(size)?;
-        Ok(StateMemory { base, layout, stride })
+        let layout = Layout::from_size_align(size, align).map_err(|_| bytes)?;
+        let base = allocate(layout, scattered).ok_or(bytes)?;
+        Ok(StateMemory { base, layout, start })
     }
 
-    /// Where a slot's array starts, aligned to a cache line. Valid for reads and writes of the
-    /// bytes asked for while `self` lives and is not borrowed otherwise.
-    pub(super) fn slot(&self, slot: usize) -> NonNull<u8> {
-        debug_assert!((slot + 1) * self.stride <= self.layout.size() || self.stride == 0);
-        // SAFETY: `zeroed` allocated `stride` bytes for each slot.
-        unsafe { self.base.add(slot * self.stride) }
+    /// Where the array starts, aligned to a cache line. Valid for reads and writes of the bytes asked
+    /// for while `self` lives and is not borrowed otherwise.
+    pub(super) fn as_ptr(&self) -> *mut u8 {
+        // SAFETY: `zeroed` allocated what comes before and after it.
+        unsafe { self.base.add(self.start) }.as_ptr()
     }
 }
 
@@ -65,11 +57,13 @@ impl Drop for StateMemory {
 }
 
 /// Zeroed memory of a layout whose size is at least 1.
-fn allocate(layout: Layout) -> Option<NonNull<u8>> {
+fn allocate(layout: Layout, scattered: bool) -> Option<NonNull<u8>> {
     #[cfg(target_os = "linux")]
     if layout.align() == HUGE_PAGE {
-        return pages::map(layout.size());
+        return pages::map(layout.size(), scattered);
     }
+    #[cfg(not(target_os = "linux"))]
+    let _ = scattered;
     // SAFETY: the caller's size is not 0.
     NonNull::new(unsafe { std::alloc::alloc_zeroed(layout) })
 }
@@ -94,7 +88,7 @@ mod pages {
     use std::ptr::{self, NonNull};
 
     /// Zeroed pages, untouched, from a multiple of a huge page on.
-    pub(super) fn map(size: usize) -> Option<NonNull<u8>> {
+    pub(super) fn map(size: usize, scattered: bool) -> Option<NonNull<u8>> {
         let size = size.checked_next_multiple_of(PAGE)?;
         let reserved = size.checked_add(HUGE_PAGE)?;
         // SAFETY: a new private mapping wherever there is room.
@@ -124,7 +118,8 @@ mod pages {
             if after > 0 {
                 libc::munmap(base.wrapping_add(size).cast(), after);
             }
-            libc::madvise(base.cast(), size, libc::MADV_HUGEPAGE);
+            let advice = if scattered { libc::MADV_NOHUGEPAGE } else { libc::MADV_HUGEPAGE };
+            libc::madvise(base.cast(), size, advice);
         }
         NonNull::new(base)
     }

@@ -1,30 +1,39 @@
 //! Groups, tensors, their state, and the step.
 
 mod config;
+mod estimator;
+mod gather;
 mod memory;
 mod overlap;
+mod parts;
+mod prepare;
 mod report;
+mod rows;
 mod step;
 mod tensor;
 
 pub use config::{Config, GroupId, NUM_THREADS_ENV};
-pub use report::{Movement, StepReport};
+pub use parts::StepInParts;
+pub use report::{Movement, StepReport, Sweeps};
 #[cfg(feature = "fault-injection")]
 pub use step::Fault;
-pub use tensor::{MAX_STATE, StateOwner, TensorId, TensorStep};
+pub use tensor::{Index, MAX_STATE, RowIndex, StateOwner, TensorId, TensorStep};
 
-use crate::algorithm::{Algorithm, Descriptor};
+use crate::algorithm::{Algorithm, Descriptor, Slot};
 use crate::dtype::Element;
 use crate::engine::parallel::Threads;
 use crate::error::{Error, Result};
 use crate::kernel::isa::{Isa, Token};
 use crate::key::{Key, Scope};
 use config::Settings;
+use estimator::Estimator;
+use gather::Scratch;
+use parts::Parts;
 use std::collections::HashMap;
-use step::Scratch;
-use tensor::Tensor;
+use std::sync::atomic::AtomicBool;
+use tensor::{Layout, Tensor};
 
-/// A D-Adaptation optimizer over tensors in groups.
+/// An optimizer over tensors in groups.
 ///
 /// It is made from a [`Config`], tensors are registered with it, and each [`step`](Self::step)
 /// updates them and its estimate `d`. A tensor is its [`TensorId`], not its address.
@@ -32,18 +41,23 @@ use tensor::Tensor;
 pub struct Optimizer {
     algorithm: Algorithm,
     descriptor: Descriptor,
+    rows_descriptor: Option<Descriptor>,
     settings: Settings,
     token: Token,
     threads: Threads,
     tensors: Vec<Tensor>,
     ids: HashMap<String, TensorId>,
-    d: f64,
-    k: u64,
-    numerator_weighted: f64,
-    g0_norm: f64,
+    /// One, or one a group.
+    estimators: Vec<Estimator>,
+    /// `d` is not estimated any more.
+    frozen: bool,
     /// Set while a sweep writes: found set, it panicked.
-    poisoned: bool,
+    poisoned: AtomicBool,
+    /// Steps begun, which [`Tensor::seen`] is compared with.
+    begun: u64,
     scratch: Scratch,
+    /// Of a step in parts that has not ended.
+    parts: Option<Parts>,
     #[cfg(feature = "fault-injection")]
     fault: Option<Fault>,
 }
@@ -61,17 +75,25 @@ impl Optimizer {
         Ok(Optimizer {
             algorithm: config.algorithm(),
             descriptor: config.algorithm().descriptor(),
-            d: settings.optimizer().get(Key::D0),
+            rows_descriptor: config.algorithm().rows_descriptor(),
+            estimators: vec![
+                Estimator::new(settings.optimizer().get(Key::D0));
+                if settings.optimizer().is_on(Key::DPerGroup) {
+                    settings.groups()
+                } else {
+                    1
+                }
+            ],
             settings,
             token,
             threads,
             tensors: Vec::new(),
             ids: HashMap::new(),
-            k: 0,
-            numerator_weighted: 0.0,
-            g0_norm: 0.0,
-            poisoned: false,
+            frozen: false,
+            poisoned: AtomicBool::new(false),
+            begun: 0,
             scratch: Scratch::default(),
+            parts: None,
             #[cfg(feature = "fault-injection")]
             fault: None,
         })
@@ -87,14 +109,26 @@ impl Optimizer {
         self.token.isa()
     }
 
-    /// The estimate as of the last step: `d0` before the first.
+    /// The estimate as of the last step: `d0` before the first. With one `d` a group, the first
+    /// group's.
     pub fn d(&self) -> f64 {
-        self.d
+        self.estimators[0].d
     }
 
-    /// Steps that made progress.
+    /// Steps that made progress. With one `d` a group, the first group's.
     pub fn k(&self) -> u64 {
-        self.k
+        self.estimators[0].k
+    }
+
+    /// What the last step did to a group and its `d`; before the first, `d0` and no progress.
+    ///
+    /// # Errors
+    /// [`Error::UnknownGroup`].
+    pub fn report(&self, group: GroupId) -> Result<StepReport> {
+        if group.index() >= self.groups() {
+            return Err(group.unknown(self.groups()));
+        }
+        Ok(self.estimators[self.unit(group.index())].report)
     }
 
     /// Groups there are.
@@ -104,8 +138,52 @@ impl Optimizer {
 
     /// Adds a group with the options that were set for all groups; an lr that was set group by group
     /// (a schedule's, say) has to be set for it too.
-    pub fn add_group(&mut self) -> GroupId {
-        self.settings.add_group()
+    ///
+    /// # Errors
+    /// [`Error::StepOpen`].
+    pub fn add_group(&mut self) -> Result<GroupId> {
+        self.refuse_open()?;
+        if self.settings.optimizer().is_on(Key::DPerGroup) {
+            self.estimators.push(Estimator::new(self.settings.optimizer().get(Key::D0)));
+        }
+        Ok(self.settings.add_group())
+    }
+
+    /// Stops estimating: every `d` stays what it is, and what only estimates need is freed: `s`, and
+    /// Prodigy's `p0`. SGD and AdaGrad compute parameters from `s` and `x0`, which they keep. There is
+    /// no way back. State of the caller's that is no longer needed has
+    /// [`state_len`](Self::state_len) 0 from then on.
+    ///
+    /// # Errors
+    /// [`Error::StepOpen`].
+    pub fn freeze(&mut self) -> Result<()> {
+        self.refuse_open()?;
+        self.frozen = true;
+        self.tensors.iter_mut().for_each(Tensor::free_statistics);
+        Ok(())
+    }
+
+    /// Whether [`freeze`](Self::freeze) was called.
+    pub fn is_frozen(&self) -> bool {
+        self.frozen
+    }
+
+    /// Adan's restart: forgets all state and starts it anew with the next gradient; `d` and `k` stay.
+    ///
+    /// The arrays themselves are left until then.
+    ///
+    /// # Errors
+    /// [`Error::NoRestart`] for other algorithms; [`Error::StepOpen`].
+    pub fn restart(&mut self) -> Result<()> {
+        self.refuse_open()?;
+        if !self.descriptor.restarts {
+            return Err(Error::NoRestart { algorithm: self.descriptor.name });
+        }
+        self.estimators.iter_mut().for_each(|estimator| estimator.totals = Default::default());
+        for tensor in &mut self.tensors {
+            (tensor.steps, tensor.moved) = (0, false);
+        }
+        Ok(())
     }
 
     /// Sets an option for the optimizer, or for all groups, those to come included.
@@ -113,8 +191,9 @@ impl Optimizer {
     /// It holds from the next step on.
     ///
     /// # Errors
-    /// As [`Config::set`]; [`Error::Fixed`] for `isa` and `num_threads`, and for `d0` once a step
-    /// made progress. Nothing is changed by an error.
+    /// As [`Config::set`]; [`Error::Fixed`] for `isa`, `num_threads` and `d_per_group`, for `d0`
+    /// once a step made progress, and for what decides the state of tensors that there are:
+    /// `slice_p`, and Prodigy's `beta1` or plain SGD's `momentum` from or to 0. Nothing is changed by an error.
     pub fn set(&mut self, key: Key, value: impl Into<f64>) -> Result<()> {
         self.set_option(None, key, value.into())
     }
@@ -155,17 +234,36 @@ impl Optimizer {
     }
 
     fn set_option(&mut self, group: Option<GroupId>, key: Key, value: f64) -> Result<()> {
+        self.refuse_open()?;
         if key.is_fixed() {
             return Err(Error::Fixed { key, when: "before the optimizer is made" });
         }
-        if key == Key::D0 && self.k > 0 {
+        if key == Key::D0 && self.estimators.iter().any(|estimator| estimator.k > 0) {
             return Err(Error::Fixed { key, when: "before a step has made progress" });
         }
+        let before = self.settings.changes_layout(key).then(|| self.settings.clone());
         self.settings.set(&self.descriptor, group, key, value)?;
+        if let Some(before) = before
+            && self.tensors.iter().any(|tensor| tensor.layout != self.layout(tensor.group))
+        {
+            self.settings = before;
+            let when = "before tensors are added whose state it decides";
+            return Err(Error::Fixed { key, when });
+        }
         if key == Key::D0 {
-            self.d = value;
+            self.estimators.iter_mut().for_each(|estimator| *estimator = Estimator::new(value));
         }
         Ok(())
+    }
+
+    /// What of the state of a group's tensors has memory.
+    fn layout(&self, group: usize) -> Layout {
+        let (optimizer, options) = (self.settings.optimizer(), self.settings.group(group));
+        Layout {
+            slice: options.get(Key::SliceP) as usize,
+            statistics: self.adapts(),
+            moment: (self.descriptor.keeps_moment)(optimizer, options),
+        }
     }
 
     /// Registers a tensor of `len` elements and allocates its state.
@@ -183,14 +281,15 @@ impl Optimizer {
         dtype: crate::DType,
         len: usize,
     ) -> Result<TensorId> {
-        self.register(group, name, dtype, len, StateOwner::Library)
+        self.register(group, name, dtype, len, (self.descriptor.state, None), StateOwner::Library)
     }
 
     /// Registers a tensor whose state the caller keeps and hands to each step by
     /// [`TensorStep::with_state`].
     ///
-    /// The arrays, one a slot of [`Algorithm::state_names`] and as long as the tensor, are all 0
-    /// before the tensor's first gradient and are left alone between steps.
+    /// The arrays, one a slot of [`Algorithm::state_names`] and as long as
+    /// [`state_len`](Self::state_len) says, may hold anything before the tensor's first gradient and
+    /// are left alone between steps.
     ///
     /// # Errors
     /// As [`add_tensor`](Self::add_tensor).
@@ -201,7 +300,7 @@ impl Optimizer {
         dtype: crate::DType,
         len: usize,
     ) -> Result<TensorId> {
-        self.register(group, name, dtype, len, StateOwner::Caller)
+        self.register(group, name, dtype, len, (self.descriptor.state, None), StateOwner::Caller)
     }
 
     fn register(
@@ -210,6 +309,7 @@ impl Optimizer {
         name: &str,
         dtype: crate::DType,
         len: usize,
+        (slots, width): (&'static [Slot], Option<usize>),
         owner: StateOwner,
     ) -> Result<TensorId> {
         if group.index() >= self.groups() {
@@ -218,9 +318,10 @@ impl Optimizer {
         if self.ids.contains_key(name) {
             return Err(Error::DuplicateName { name: name.into() });
         }
-        let slots = self.descriptor.state.len();
+        self.refuse_open()?;
+        let state = (slots, self.layout(group.index()), width);
         let id = TensorId::new(self.tensors.len());
-        self.tensors.push(Tensor::new(group, name, dtype, len, slots, owner)?);
+        self.tensors.push(Tensor::new(group, name, dtype, len, state, owner)?);
         self.ids.insert(name.into(), id);
         Ok(id)
     }
@@ -241,8 +342,8 @@ impl Optimizer {
     /// [`Error::UnknownTensor`], [`Error::UnknownState`], [`Error::DTypeMismatch`],
     /// [`Error::StateOfCaller`].
     pub fn state<E: Element>(&self, tensor: TensorId, slot: &str) -> Result<&[E]> {
-        let index = self.slot(slot)?;
         let tensor = self.registered(tensor)?;
+        let index = self.slot(tensor, slot)?;
         tensor.require_dtype(E::DTYPE)?;
         tensor.state(index)
     }
@@ -252,8 +353,8 @@ impl Optimizer {
     /// # Errors
     /// As [`state`](Self::state).
     pub fn state_mut<E: Element>(&mut self, tensor: TensorId, slot: &str) -> Result<&mut [E]> {
-        let index = self.slot(slot)?;
         let id = tensor;
+        let index = self.slot(self.registered(id)?, slot)?;
         self.registered(id)?.require_dtype(E::DTYPE)?;
         self.tensors[id.index()].state_mut(index)
     }
@@ -264,12 +365,32 @@ impl Optimizer {
     /// [`Error::UnknownTensor`].
     pub fn tensor_info(&self, tensor: TensorId) -> Result<(crate::DType, usize, StateOwner)> {
         let tensor = self.registered(tensor)?;
-        Ok((tensor.dtype, tensor.len, tensor.owner()))
+        Ok((tensor.dtype, tensor.len, tensor.owner))
     }
 
-    fn slot(&self, name: &str) -> Result<usize> {
-        self.descriptor.state.iter().position(|slot| slot.name == name).ok_or_else(|| {
-            Error::UnknownState { slot: name.into(), algorithm: self.descriptor.name }
+    /// Elements of a tensor's state of that name, whoever keeps it: those of the tensor, or of its slice,
+    /// or 0 where the options leave it out.
+    ///
+    /// # Errors
+    /// [`Error::UnknownTensor`], [`Error::UnknownState`].
+    pub fn state_len(&self, tensor: TensorId, slot: &str) -> Result<usize> {
+        let tensor = self.registered(tensor)?;
+        Ok(tensor.slot_len(self.slot(tensor, slot)?))
+    }
+
+    /// The names of a tensor's state, in order: those of
+    /// [`Algorithm::state_names`], or of a table's.
+    ///
+    /// # Errors
+    /// [`Error::UnknownTensor`].
+    pub fn state_names(&self, tensor: TensorId) -> Result<impl Iterator<Item = &'static str>> {
+        Ok(self.registered(tensor)?.slots.iter().map(|slot| slot.name))
+    }
+
+    fn slot(&self, tensor: &Tensor, name: &str) -> Result<usize> {
+        tensor.slots.iter().position(|slot| slot.name == name).ok_or_else(|| Error::UnknownState {
+            slot: name.into(),
+            algorithm: self.descriptor.name,
         })
     }
 

@@ -19,6 +19,11 @@ pub enum Movement {
     /// A gradient was not finite and the policy is to skip such a step, or a sum was not finite,
     /// which leaves the estimate as it was.
     NonFinite = 6,
+    /// `d_hat` is above `d_cap`: `d` grew to the cap, or stays above it where it has been set lower
+    /// since.
+    Capped = 7,
+    /// Nothing is estimated: the algorithm is a plain one, or the optimizer is frozen.
+    Fixed = 8,
 }
 
 impl Movement {
@@ -31,8 +36,29 @@ impl Movement {
             Movement::NoProgress => "no progress",
             Movement::LrZero => "lr is 0",
             Movement::NonFinite => "not finite",
+            Movement::Capped => "limited by d_cap",
+            Movement::Fixed => "not estimated",
         }
     }
+}
+
+/// In what order a step went over the memory.
+///
+/// Prodigy alone has a choice, since its parameters move by the new `d`: all orders agree to within
+/// roundings, and which one runs depends on nothing but `d`, `k` and the options.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+#[repr(i32)]
+pub enum Sweeps {
+    /// None: nothing was updated.
+    None = 0,
+    /// One sweep did all.
+    One = 1,
+    /// One sweep with the old `d`, and a second to mend the parameters, since `d` changed.
+    Mended = 2,
+    /// One sweep for sums and state, and a second that moves the parameters by the new `d`: while
+    /// `d` is `d0`, in a step after one that changed `d`, and always where beta1 is 0.
+    Two = 3,
 }
 
 /// What a step did.
@@ -48,7 +74,7 @@ pub struct StepReport {
     /// What the step was scaled by: `d*lr` of before the step, with Adam's bias correction or
     /// divided by SGD's `g0`. The packages log it as `dlr`.
     pub dlr: f64,
-    /// Numerator of `d_hat`.
+    /// Numerator of `d_hat`; 0 where the step has none.
     pub numerator: f64,
     /// Denominator of `d_hat`; 0 where the step has none.
     pub denominator: f64,
@@ -58,4 +84,6 @@ pub struct StepReport {
     pub applied: bool,
     /// What became of `d`, and why.
     pub movement: Movement,
+    /// In what order the step went over the memory.
+    pub sweeps: Sweeps,
 }

@@ -2,10 +2,11 @@
 
 use super::GroupId;
 use super::memory::StateMemory;
-use crate::algorithm::MAX_SLOTS;
+use crate::algorithm::{MAX_SLOTS, Role, Slot};
 use crate::dtype::{DType, Element};
 use crate::error::{Error, Result};
 use std::marker::PhantomData;
+use std::sync::atomic::AtomicU64;
 use std::{ptr, slice};
 
 /// The most state arrays that a tensor has, whatever the algorithm.
@@ -41,6 +42,29 @@ pub enum StateOwner {
     Caller,
 }
 
+/// What of a tensor's state has memory: what its options decide of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Layout {
+    /// Statistics are of every so many elements.
+    pub(super) slice: usize,
+    /// There are statistics at all.
+    pub(super) statistics: bool,
+    /// There is a first moment.
+    pub(super) moment: bool,
+}
+
+impl Layout {
+    /// Elements of a slot of a tensor of `len`.
+    pub(super) fn slot_len(self, slot: &Slot, len: usize) -> usize {
+        match slot.role {
+            Role::State => len,
+            Role::Statistic if self.statistics => len.div_ceil(self.slice),
+            Role::Moment if self.moment => len,
+            _ => 0,
+        }
+    }
+}
+
 /// A tensor as registered.
 #[derive(Debug)]
 pub(super) struct Tensor {
@@ -48,14 +72,21 @@ pub(super) struct Tensor {
     pub(super) group: usize,
     pub(super) dtype: DType,
     pub(super) len: usize,
-    /// Whether it has had a gradient: its state is set up.
-    pub(super) started: bool,
+    /// Updates since its state was set up; 0 where it has yet to be.
+    pub(super) steps: u64,
     /// Whether some gradient of its was not 0, coupled decay included.
     pub(super) moved: bool,
+    /// Whether it was 0 all over at its first gradient, so that its copy of that needs no memory.
+    pub(super) started_at_zero: bool,
     /// The step that last named it, to find one given twice.
-    pub(super) seen: u64,
-    /// Of the library's own.
-    memory: Option<StateMemory>,
+    pub(super) seen: AtomicU64,
+    pub(super) owner: StateOwner,
+    pub(super) layout: Layout,
+    pub(super) slots: &'static [Slot],
+    /// Elements of a row, of a table whose gradients are of single rows.
+    pub(super) width: Option<usize>,
+    /// Of the library's own, by slot; `None` where a slot has no elements.
+    memory: Vec<Option<StateMemory>>,
 }
 
 impl Tensor {
@@ -64,28 +95,40 @@ impl Tensor {
         name: &str,
         dtype: DType,
         len: usize,
-        slots: usize,
+        (slots, layout, width): (&'static [Slot], Layout, Option<usize>),
         owner: StateOwner,
     ) -> Result<Self> {
         let bytes = len.checked_mul(dtype.size()).filter(|bytes| isize::try_from(*bytes).is_ok());
-        let bytes = bytes.ok_or_else(|| Error::TooLong { tensor: name.into(), len })?;
-        let memory = match owner {
-            StateOwner::Caller => None,
-            StateOwner::Library => Some(
-                StateMemory::zeroed(slots, bytes)
-                    .map_err(|bytes| Error::OutOfMemory { tensor: name.into(), bytes })?,
-            ),
+        bytes.ok_or_else(|| Error::TooLong { tensor: name.into(), len })?;
+        let mut tensor = Tensor {
+            name: name.into(),
+            group: group.index(),
+            dtype,
+            len,
+            steps: 0,
+            moved: false,
+            started_at_zero: false,
+            seen: AtomicU64::new(0),
+            owner,
+            layout,
+            slots,
+            width,
+            memory: Vec::new(),
         };
-        let (name, group) = (name.into(), group.index());
-        Ok(Tensor { name, group, dtype, len, started: false, moved: false, seen: 0, memory })
+        if owner == StateOwner::Library {
+            for slot in 0..slots.len() {
+                let bytes = tensor.slot_len(slot) * dtype.size();
+                let out_of_memory = |bytes| Error::OutOfMemory { tensor: name.into(), bytes };
+                let memory = (bytes > 0).then(|| StateMemory::zeroed(bytes, slot, width.is_some()));
+                tensor.memory.push(memory.transpose().map_err(out_of_memory)?);
+            }
+        }
+        Ok(tensor)
     }
 
-    pub(super) fn owner(&self) -> StateOwner {
-        if self.memory.is_some() { StateOwner::Library } else { StateOwner::Caller }
-    }
-
-    pub(super) fn bytes(&self) -> usize {
-        self.len * self.dtype.size() // `new` checked that it fits
+    /// Elements of a state slot.
+    pub(super) fn slot_len(&self, slot: usize) -> usize {
+        self.layout.slot_len(&self.slots[slot], self.len)
     }
 
     pub(super) fn require_dtype(&self, given: DType) -> Result<()> {
@@ -96,37 +139,119 @@ impl Tensor {
         Err(Error::DTypeMismatch { tensor, given, registered: self.dtype })
     }
 
-    /// Where the library's own state starts, null beyond `slots`; `None` where the caller has it.
-    pub(super) fn own_state(&self, slots: usize) -> Option<[*mut u8; MAX_SLOTS]> {
-        let memory = self.memory.as_ref()?;
+    /// Where the library's own state starts, null where a slot has no memory.
+    pub(super) fn own_state(&self) -> [*mut u8; MAX_SLOTS] {
         let mut state = [ptr::null_mut(); MAX_SLOTS];
-        for (slot, to) in state.iter_mut().take(slots).enumerate() {
-            *to = memory.slot(slot).as_ptr();
+        for (to, memory) in state.iter_mut().zip(&self.memory) {
+            *to = memory.as_ref().map_or(ptr::null_mut(), StateMemory::as_ptr);
         }
-        Some(state)
+        state
     }
 
-    fn slot(&self, slot: usize) -> Result<*mut u8> {
-        let memory = self.memory.as_ref();
-        let memory = memory.ok_or_else(|| Error::StateOfCaller { tensor: self.name.clone() })?;
-        Ok(memory.slot(slot).as_ptr())
+    /// Gives back the memory of a slot.
+    pub(super) fn free(&mut self, slot: usize) {
+        if let Some(memory) = self.memory.get_mut(slot) {
+            *memory = None;
+        }
+    }
+
+    /// Gives back what only estimates need.
+    pub(super) fn free_statistics(&mut self) {
+        self.layout.statistics = false;
+        for slot in 0..self.slots.len() {
+            if self.slots[slot].role == Role::Statistic {
+                self.free(slot);
+            }
+        }
+    }
+
+    /// Start and length of a slot, of the library's own.
+    fn array(&self, slot: usize) -> Result<(*mut u8, usize)> {
+        if self.owner == StateOwner::Caller {
+            return Err(Error::StateOfCaller { tensor: self.name.clone() });
+        }
+        let memory = self.memory[slot].as_ref();
+        let nothing = (ptr::without_provenance_mut(self.dtype.size()), 0);
+        Ok(memory.map_or(nothing, |memory| (memory.as_ptr(), self.slot_len(slot))))
     }
 
     /// Of an `E` that [`require_dtype`](Self::require_dtype) has let through.
     pub(super) fn state<E: Element>(&self, slot: usize) -> Result<&[E]> {
         debug_assert_eq!(E::DTYPE, self.dtype);
-        let start = self.slot(slot)?.cast();
-        // SAFETY: `new` allocated `len` elements of `dtype`, zeroed, for each slot; zero bits are
-        // a value of every `Element`. `&self` keeps writers out.
-        Ok(unsafe { slice::from_raw_parts(start, self.len) })
+        let (start, len) = self.array(slot)?;
+        // SAFETY: `new` allocated `slot_len` elements of `dtype`, zeroed; zero bits are a value of
+        // every `Element`. `&self` keeps writers out. An empty slice needs an aligned address only.
+        Ok(unsafe { slice::from_raw_parts(start.cast(), len) })
     }
 
     /// Of an `E` that [`require_dtype`](Self::require_dtype) has let through.
     pub(super) fn state_mut<E: Element>(&mut self, slot: usize) -> Result<&mut [E]> {
         debug_assert_eq!(E::DTYPE, self.dtype);
-        let start = self.slot(slot)?.cast();
+        let (start, len) = self.array(slot)?;
         // SAFETY: as in `state`; `&mut self` keeps everybody else out.
-        Ok(unsafe { slice::from_raw_parts_mut(start, self.len) })
+        Ok(unsafe { slice::from_raw_parts_mut(start.cast(), len) })
+    }
+}
+
+/// The type of the numbers of rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+#[repr(i32)]
+pub enum Index {
+    /// Unsigned, 32 bits.
+    U32 = 1,
+    /// Signed, 64 bits, as PyTorch has them. Negative ones are an error.
+    I64 = 2,
+}
+
+/// A Rust type that numbers rows: `u32` or `i64`.
+pub trait RowIndex: sealed::Sealed + Copy + Send + Sync + 'static {
+    /// The type's name.
+    const INDEX: Index;
+}
+
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for u32 {}
+    impl Sealed for i64 {}
+}
+
+impl RowIndex for u32 {
+    const INDEX: Index = Index::U32;
+}
+
+impl RowIndex for i64 {
+    const INDEX: Index = Index::I64;
+}
+
+/// The rows of a gradient.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rows {
+    pub(super) start: *const u8,
+    pub(super) count: usize,
+    pub(super) index: Index,
+}
+
+impl Rows {
+    /// Bytes of one number, which is also its alignment.
+    pub(super) fn size(&self) -> usize {
+        match self.index {
+            Index::U32 => 4,
+            Index::I64 => 8,
+        }
+    }
+
+    /// The numbers in their order.
+    ///
+    /// # Safety
+    /// `start` is aligned and holds `count` numbers that nobody writes while the iterator lives.
+    pub(super) unsafe fn iter(self) -> impl Iterator<Item = i64> {
+        (0..self.count).map(move |i| match self.index {
+            // SAFETY: this function's own contract.
+            Index::U32 => i64::from(unsafe { self.start.cast::<u32>().add(i).read() }),
+            // SAFETY: this function's own contract.
+            Index::I64 => unsafe { self.start.cast::<i64>().add(i).read() },
+        })
     }
 }
 
@@ -134,7 +259,7 @@ impl Tensor {
 ///
 /// A tensor that a step does not name, or whose gradient is absent, is left as it is.
 #[derive(Debug)]
-pub struct TensorStep<'a> {
+pub struct TensorStep<'p, 'g> {
     pub(super) id: TensorId,
     pub(super) dtype: DType,
     pub(super) p: *mut u8,
@@ -142,21 +267,24 @@ pub struct TensorStep<'a> {
     /// Null where the gradient is absent.
     pub(super) g: *const u8,
     pub(super) g_len: usize,
+    /// Where the gradient is of single rows: which.
+    pub(super) rows: Option<Rows>,
     pub(super) state: [*mut u8; MAX_SLOTS],
-    pub(super) state_len: [usize; MAX_SLOTS],
+    /// `None` where the caller vouched for the lengths.
+    pub(super) state_len: Option<[usize; MAX_SLOTS]>,
     pub(super) states: usize,
     pub(super) state_dtype: DType,
-    borrow: PhantomData<&'a mut [u8]>,
+    borrow: PhantomData<(&'p mut [u8], &'g [u8])>,
 }
 
 // SAFETY: it stands for `&mut [E]` and `&[E]` of plain numbers, which may move between threads.
-unsafe impl Send for TensorStep<'_> {}
+unsafe impl Send for TensorStep<'_, '_> {}
 // SAFETY: through `&self` nothing can be reached.
-unsafe impl Sync for TensorStep<'_> {}
+unsafe impl Sync for TensorStep<'_, '_> {}
 
-impl<'a> TensorStep<'a> {
+impl<'p, 'g> TensorStep<'p, 'g> {
     /// A parameter, in and out, and its gradient, which is never written.
-    pub fn new<E: Element>(id: TensorId, p: &'a mut [E], g: &'a [E]) -> TensorStep<'a> {
+    pub fn new<E: Element>(id: TensorId, p: &'p mut [E], g: &'g [E]) -> Self {
         TensorStep {
             id,
             dtype: E::DTYPE,
@@ -164,22 +292,52 @@ impl<'a> TensorStep<'a> {
             p_len: p.len(),
             g: g.as_ptr().cast(),
             g_len: g.len(),
+            rows: None,
             state: [ptr::null_mut(); MAX_SLOTS],
-            state_len: [0; MAX_SLOTS],
+            state_len: Some([0; MAX_SLOTS]),
             states: 0,
             state_dtype: E::DTYPE,
             borrow: PhantomData,
         }
     }
 
+    /// A table and the gradients of some of its rows, side by side in `values`; a row may be given
+    /// several times, and its gradients are then summed first, in the order in which they come.
+    ///
+    /// The table is one that [`Optimizer::add_rows`](crate::Optimizer::add_rows) registered. Rows that
+    /// are not given cost nothing.
+    pub fn rows<E: Element, I: RowIndex>(
+        id: TensorId,
+        table: &'p mut [E],
+        rows: &'g [I],
+        values: &'g [E],
+    ) -> Self {
+        let rows = Rows { start: rows.as_ptr().cast(), count: rows.len(), index: I::INDEX };
+        TensorStep { rows: Some(rows), ..TensorStep::new(id, table, values) }
+    }
+
+    /// Makes the gradient one of `count` single rows, whose numbers are at `rows`: `g` then holds
+    /// `count` rows.
+    ///
+    /// # Safety
+    /// As of `g` in [`from_raw`](Self::from_raw): `rows` points to `count` numbers of that type.
+    pub unsafe fn with_raw_rows(mut self, rows: *const u8, count: usize, index: Index) -> Self {
+        self.rows = Some(Rows { start: rows, count, index });
+        self.g_len = usize::MAX; // vouched for
+        self
+    }
+
     /// State that the caller keeps, in the order of
-    /// [`Algorithm::state_names`](crate::Algorithm::state_names) and of the parameter's type.
-    pub fn with_state<E: Element, const N: usize>(mut self, state: [&'a mut [E]; N]) -> Self {
+    /// [`Algorithm::state_names`](crate::Algorithm::state_names), of the parameter's type and as long
+    /// as [`Optimizer::state_len`](crate::Optimizer::state_len) says.
+    pub fn with_state<E: Element, const N: usize>(mut self, state: [&'p mut [E]; N]) -> Self {
         const { assert!(N <= MAX_STATE) }
+        let mut lens = [0; MAX_SLOTS];
         for (i, slot) in state.into_iter().enumerate() {
-            self.state_len[i] = slot.len();
+            lens[i] = slot.len();
             self.state[i] = slot.as_mut_ptr().cast();
         }
+        self.state_len = Some(lens);
         self.states = N;
         self.state_dtype = E::DTYPE;
         self
@@ -189,10 +347,12 @@ impl<'a> TensorStep<'a> {
     /// the step; a null `g` is an absent gradient.
     ///
     /// # Safety
-    /// Until the step has returned, `p` and each of `state` that is not null point to `len`
-    /// elements of `dtype` that may be read and written, and `g`, if not null, to as many that may be
-    /// read;
-    /// no other thread uses them. All are initialised.
+    /// Until the step has returned, `p` points to `len` elements of `dtype` that may be read and
+    /// written, and each of `state` that is not null to as many as
+    /// [`Optimizer::state_len`](crate::Optimizer::state_len) says; `g`, if not null, points to `len`
+    /// that may be read; no other thread uses them. All are initialised. In a step in parts this holds
+    /// for `g` until [`StepInParts::step_tensor`](crate::StepInParts::step_tensor) has returned, and for the
+    /// others until the step has ended.
     pub unsafe fn from_raw(
         id: TensorId,
         dtype: DType,
@@ -200,7 +360,7 @@ impl<'a> TensorStep<'a> {
         p: *mut u8,
         g: *const u8,
         state: &[*mut u8],
-    ) -> TensorStep<'a> {
+    ) -> Self {
         let mut slots = [ptr::null_mut(); MAX_SLOTS];
         for (to, from) in slots.iter_mut().zip(state) {
             *to = *from;
@@ -212,8 +372,9 @@ impl<'a> TensorStep<'a> {
             p_len: len,
             g,
             g_len: len,
+            rows: None,
             state: slots,
-            state_len: [len; MAX_SLOTS],
+            state_len: None,
             states: state.len(),
             state_dtype: dtype,
             borrow: PhantomData,

@@ -61,6 +61,10 @@ fn every_key_says_whether_it_is_there() {
             let has = common.contains(&key) || algorithm.options().iter().any(|(k, _)| *k == key);
             match Config::new(algorithm).get(key) {
                 Ok(value) => assert!(has && key.bounds().contain(value), "{algorithm} {key}"),
+                Err(Error::NoSlices { .. }) => {
+                    let computed = [Algorithm::Sgd, Algorithm::AdaGrad];
+                    assert!(key == Key::SliceP && computed.contains(&algorithm));
+                }
                 Err(error) => {
                     assert!(!has && matches!(error, Error::KeyNotForAlgorithm { .. }));
                     assert_says(&error, &[algorithm.name(), key.name(), "lr", "isa"]);
@@ -343,11 +347,84 @@ fn non_finite_gradient_is_found_where_it_is() {
         g[index] = 0.5;
     }
     // A tensor that takes no part is not looked at.
-    let frozen = run.optimizer.add_group();
+    let frozen = run.optimizer.add_group().unwrap();
     run.optimizer.set_lr(frozen, 0.0).unwrap();
     run.add(1, vec![1.0]);
     run.step(&[Some(&[1.0; 5]), None, Some(&[f32::NAN])]).unwrap();
     run.optimizer.set(Key::NonFinite, NonFinite::Propagate).unwrap();
     run.step(&[Some(&[f32::NAN; 5]), None, None]).unwrap();
     assert!(run.p[0][0].is_nan());
+}
+
+/// What decides the state that tensors have is set before there are any.
+#[test]
+fn layout_is_fixed_once_tensors_have_it() {
+    let fixed = |algorithm: Algorithm, key: Key, before: f64, same: f64, other: f64| {
+        let mut optimizer = Optimizer::new(&Config::new(algorithm)).unwrap();
+        optimizer.set(key, before).unwrap();
+        optimizer.add_tensor(GroupId::FIRST, "w", DType::F32, 10).unwrap();
+        optimizer.set(key, same).unwrap();
+        let error = optimizer.set(key, other).unwrap_err();
+        assert!(matches!(error, Error::Fixed { .. }), "{algorithm} {key}: {error:?}");
+        assert_says(&error, &[key.name(), "before tensors are added"]);
+        assert_eq!(optimizer.get(key).unwrap(), same, "{algorithm} {key}: changed by an error");
+    };
+    fixed(Algorithm::Adam, Key::SliceP, 3.0, 3.0, 1.0);
+    fixed(Algorithm::Prodigy, Key::SliceP, 1.0, 1.0, 2.0);
+    fixed(Algorithm::Prodigy, Key::Beta1, 0.9, 0.5, 0.0);
+    fixed(Algorithm::Prodigy, Key::Beta1, 0.0, 0.0, 0.9);
+    fixed(Algorithm::PlainSgd, Key::Momentum, 0.0, 0.0, 0.9);
+    fixed(Algorithm::PlainSgd, Key::Momentum, 0.9, 0.5, 0.0);
+    let mut optimizer = Optimizer::new(&adam()).unwrap();
+    let error = optimizer.set(Key::DPerGroup, true).unwrap_err();
+    assert!(matches!(error, Error::Fixed { key: Key::DPerGroup, .. }));
+}
+
+#[test]
+fn what_an_algorithm_cannot_do_says_why() {
+    for algorithm in [Algorithm::Sgd, Algorithm::AdaGrad] {
+        let error = Config::new(algorithm).set(Key::SliceP, 2).map(|_| ()).unwrap_err();
+        assert_eq!(error, Error::NoSlices { algorithm: algorithm.name() });
+        assert_says(&error, &[algorithm.name(), "computes parameters from s"]);
+    }
+    for &algorithm in Algorithm::ALL {
+        let restarts = [Algorithm::Adan, Algorithm::ExperimentalAdanIp].contains(&algorithm);
+        let mut optimizer = Optimizer::new(&Config::new(algorithm)).unwrap();
+        match optimizer.restart() {
+            Ok(()) => assert!(restarts, "{algorithm}"),
+            Err(error) => {
+                assert_eq!(error, Error::NoRestart { algorithm: algorithm.name() });
+                assert!(!restarts);
+                assert_says(&error, &[algorithm.name(), "adan"]);
+            }
+        }
+    }
+}
+
+/// NaN nowhere, an infinity only as "no limit", and neither changes what was set.
+#[test]
+fn nan_and_infinite_options_are_refused() {
+    for &algorithm in Algorithm::ALL {
+        let mut config = Config::new(algorithm);
+        let mut optimizer = Optimizer::new(&config).unwrap();
+        for &(key, default) in algorithm.options() {
+            for value in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+                let no_limit = [Key::GrowthRate, Key::DCap].contains(&key);
+                if no_limit && value == f64::INFINITY {
+                    config.set(key, value).unwrap();
+                    optimizer.set(key, value).unwrap();
+                    continue;
+                }
+                let error = config.set(key, value).map(|_| ()).unwrap_err();
+                assert!(matches!(error, Error::OutOfBounds { .. }), "{algorithm} {error:?}");
+                assert_says(&error, &[key.name(), &format!("{value:?}"), "bounds"]);
+                let error = optimizer.set(key, value).unwrap_err();
+                // What is fixed is so whatever the value.
+                let fixed = matches!(error, Error::Fixed { .. }) && key == Key::DPerGroup;
+                assert!(fixed || matches!(error, Error::OutOfBounds { .. }), "{error:?}");
+                assert_eq!(optimizer.get(key).unwrap(), default, "{algorithm} {key}");
+                assert_eq!(config.get(key).unwrap(), default, "{algorithm} {key}");
+            }
+        }
+    }
 }

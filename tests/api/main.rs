@@ -15,7 +15,7 @@ fn optimizers_can_be_sent_and_shared() {
     fn assert_send_sync<T: Send + Sync>() {}
     assert_send_sync::<dadapt::Optimizer>();
     assert_send_sync::<dadapt::Config>();
-    assert_send_sync::<dadapt::TensorStep<'_>>();
+    assert_send_sync::<dadapt::TensorStep<'_, '_>>();
     assert_send_sync::<dadapt::Error>();
     assert_send_sync::<dadapt::StepReport>();
 }

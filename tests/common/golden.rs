@@ -121,6 +121,11 @@ impl Golden {
         self.changes.iter().filter(move |change| change.step == step)
     }
 
+    /// The options that change during the run.
+    pub fn changes(&self) -> impl Iterator<Item = &Change> {
+        self.changes.iter()
+    }
+
     /// d after every step.
     pub fn d(&self) -> &[f64] {
         self.arrays.get("d")

@@ -14,6 +14,16 @@ pub fn config(algorithm: Algorithm, isa: Isa) -> Config {
     config
 }
 
+/// Without what marks experimental ones: the oracle's and the golden files' name.
+pub fn reference_name(algorithm: Algorithm) -> &'static str {
+    algorithm.name().trim_start_matches("experimental_")
+}
+
+/// Whether it finds d, which is 1 and stays so otherwise.
+pub fn adapts(algorithm: Algorithm) -> bool {
+    algorithm.options().iter().any(|(key, _)| *key == Key::D0)
+}
+
 /// An optimizer and the parameters of its tensors.
 pub struct Run<E> {
     pub optimizer: Optimizer,
@@ -37,8 +47,14 @@ impl<E: Element> Run<E> {
         self.p.push(p);
     }
 
-    /// Sets an option by its name: of a group, or of everything.
+    /// Sets an option by its name: of a group, or of everything. `restart` and `freeze` are no
+    /// options, but golden files and tests list them as if they were.
     pub fn set(&mut self, group: Option<usize>, option: &str, value: f64) {
+        match option {
+            "restart" => return self.optimizer.restart().unwrap(),
+            "freeze" => return self.optimizer.freeze().unwrap(),
+            _ => {}
+        }
         let key = Key::from_name(option).unwrap();
         match group.filter(|_| key.scope() == Scope::Group) {
             Some(group) => self.optimizer.set_group(GroupId::new(group), key, value).unwrap(),

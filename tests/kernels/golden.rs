@@ -11,7 +11,7 @@
 use crate::golden_files::{Golden, Problem, Regression};
 use crate::isas::each_isa;
 use crate::recurrences::{self, Oracle};
-use crate::run::{Run, config, distance, largest, rounded, unit_roundoff};
+use crate::run::{Run, adapts, config, distance, largest, reference_name, rounded, unit_roundoff};
 use dadapt::{Algorithm, DType, Element, Isa};
 
 /// Of the law above, for one implementation.
@@ -27,48 +27,44 @@ const F32_D_BOUND: f64 = 1e-4;
 const BUDGET_MULTIPLE: f64 = 4.0;
 const BUDGET_ULPS: f64 = 4.0;
 
-/// The cases of algorithms that the crate has. The vectors are of the whole family, and
-/// `oracle_vs_golden` checks them all.
-fn ours(mut cases: Vec<Golden>) -> Vec<Golden> {
-    cases.retain(|case| Algorithm::from_name(&case.algorithm).is_ok());
-    cases
-}
-
 #[test]
 fn open_loop_f64_agrees_with_reference() {
-    let cases = ours(Golden::open("f64"));
-    each_isa(|isa| cases.iter().for_each(|case| check_open::<f64>(case, isa)));
+    let cases = Golden::open("f64");
+    each_isa(|isa| cases.iter().for_each(|case| _ = check_open::<f64>(case, isa)));
 }
 
 #[test]
 fn open_loop_f32_agrees_with_reference() {
-    let cases = ours(Golden::open("f32"));
-    each_isa(|isa| cases.iter().for_each(|case| check_open::<f32>(case, isa)));
+    let cases = Golden::open("f32");
+    each_isa(|isa| cases.iter().for_each(|case| _ = check_open::<f32>(case, isa)));
 }
 
 #[test]
 fn closed_loop_f64_stays_within_budget() {
-    let cases = ours(Golden::closed("f64"));
+    let cases = Golden::closed("f64");
     each_isa(|isa| cases.iter().for_each(|case| check_closed::<f64>(case, isa)));
 }
 
 #[test]
 fn closed_loop_f32_stays_within_budget() {
-    let cases = ours(Golden::closed("f32"));
+    let cases = Golden::closed("f32");
     each_isa(|isa| cases.iter().for_each(|case| check_closed::<f32>(case, isa)));
 }
 
 #[test]
 fn every_algorithm_has_golden_cases() {
     for (cases, kind) in [(Golden::open("f32"), "open"), (Golden::closed("f32"), "closed")] {
-        for algorithm in Algorithm::ALL {
-            let found = cases.iter().any(|case| case.algorithm == algorithm.name());
+        // No package that pip finds is the reference of these; the oracle is.
+        let ours = [Algorithm::PlainLion];
+        for &algorithm in Algorithm::ALL.iter().filter(|algorithm| !ours.contains(algorithm)) {
+            let found = cases.iter().any(|case| case.algorithm == reference_name(algorithm));
             assert!(found, "no {kind} case of {algorithm}");
         }
     }
 }
 
-fn check_open<E: Element>(case: &Golden, isa: Isa) {
+/// The worst errors of p, relative to its tensor's largest element, and of d.
+pub fn check_open<E: Element>(case: &Golden, isa: Isa) -> (f64, f64) {
     let problem = Problem::load();
     let initial = |tensor: &str| problem.initial(tensor).to_vec();
     let mut run = run_of::<E>(case, isa, initial);
@@ -79,6 +75,14 @@ fn check_open<E: Element>(case: &Golden, isa: Isa) {
     let mut snapshots = case.snapshots.iter().enumerate().peekable();
     let mut worst = Worst::default();
     let name = format!("{} {} {isa}", case.name, case.dtype);
+    let algorithm = run.optimizer.algorithm();
+    let cancels = algorithm == Algorithm::Prodigy && oracle.shared.d0 < 1e-4;
+    let f64_bound = if cancels { 1e-9 } else { F64_BOUND };
+    let d_bound = match E::DTYPE {
+        DType::F64 => f64_bound,
+        _ if cancels => f64::INFINITY,
+        _ => F32_D_BOUND,
+    };
 
     for step in 0..case.steps {
         for change in case.changes_at(step) {
@@ -97,17 +101,18 @@ fn check_open<E: Element>(case: &Golden, isa: Isa) {
         }
 
         assert_eq!(report.k as f64, case.k()[step], "{name}: k after step {step}");
-        let law = MULTIPLE * u * (report.k.max(1) as f64);
+        let k = report.k.max(1) as f64;
+        let law = MULTIPLE * (u * k * oracle.cancellation + case.open_d_budget(step));
         let d_error = (report.d / case.d()[step] - 1.0).abs();
-        let d_bound = if E::DTYPE == DType::F64 { F64_BOUND } else { F32_D_BOUND };
         assert!(
             d_error <= d_bound.min(2.0 * law),
-            "{name}: d after step {step} off by {d_error:e}"
+            "{name}: d after step {step} off by {d_error:e}, law {:e}",
+            2.0 * law
         );
         let d_from_oracle = (report.d / oracle.d - 1.0).abs();
         assert!(
             d_from_oracle <= law,
-            "{name}: d after step {step}, oracle, off by {d_from_oracle:e}"
+            "{name}: d after step {step}, oracle, off by {d_from_oracle:e}, law {law:e}"
         );
         worst.d(d_error, d_error / (2.0 * law), d_from_oracle / law);
 
@@ -116,7 +121,9 @@ fn check_open<E: Element>(case: &Golden, isa: Isa) {
             let p = run.parameter(i);
             // A tensor of zeros that waits for its first gradient is exact.
             let scale = largest(&oracle.tensors[i].p).max(f64::MIN_POSITIVE);
-            let law = law * (1.0 + travelled[i] / scale);
+            let travel = oracle.cancellation * travelled[i] / scale;
+            let budget = snapshots_budget(case, tensor, step);
+            let law = MULTIPLE * (u * k * (1.0 + travel) + budget);
             let from_oracle = distance(&p, &oracle.tensors[i].p) / scale;
             let what = format!("{name}: {tensor} after step {step}");
             assert!(from_oracle <= law, "{what}, oracle: off by {from_oracle:e}, law {law:e}");
@@ -124,16 +131,17 @@ fn check_open<E: Element>(case: &Golden, isa: Isa) {
 
             let Some((index, _)) = snapshot else { continue };
             let expected = case.parameter(tensor, index);
-            let error = distance(&p, expected) / largest(expected);
+            let error = distance(&p, expected) / largest(expected).max(f64::MIN_POSITIVE);
             assert!(error <= 2.0 * law, "{what} is off by {error:e}, law {:e}", 2.0 * law);
-            assert!(E::DTYPE != DType::F64 || error <= F64_BOUND, "{what} is off by {error:e}");
+            assert!(E::DTYPE != DType::F64 || error <= f64_bound, "{what} is off by {error:e}");
             worst.p(error, error / (2.0 * law), 0.0);
         }
     }
     assert!(snapshots.next().is_none(), "a snapshot beyond the last step");
     println!("{name:42} {worst}");
 
-    assert!(run.optimizer.d() > 1.5 * oracle.shared.d0, "MISTRUSTED: {name}: d did not grow");
+    let grown = run.optimizer.d() > 1.5 * oracle.shared.d0 || !adapts(algorithm);
+    assert!(grown, "MISTRUSTED: {name}: d did not grow");
     let (mut moved, mut all) = (0, 0);
     for (i, (_, tensor)) in tensors.iter().enumerate() {
         let (now, then) = (run.parameter(i), initial(tensor));
@@ -141,6 +149,7 @@ fn check_open<E: Element>(case: &Golden, isa: Isa) {
         all += now.len();
     }
     assert!(moved * 10 > 9 * all, "MISTRUSTED: {name}: only {moved} of {all} moved");
+    (worst.0[0], worst.1[0])
 }
 
 fn check_closed<E: Element>(case: &Golden, isa: Isa) {
@@ -170,11 +179,18 @@ fn check_closed<E: Element>(case: &Golden, isa: Isa) {
     assert!(last_loss < 0.05 * case.loss()[0], "MISTRUSTED: {name}: nothing was learned");
 }
 
+/// Prodigy's budget of a tensor's p after a step: that of the next snapshot, since budgets grow.
+fn snapshots_budget(case: &Golden, tensor: &str, step: usize) -> f64 {
+    let next = case.snapshots.iter().position(|count| *count > step);
+    next.map_or(0.0, |index| case.open_p_budget(tensor, index))
+}
+
 fn run_of<E: Element>(case: &Golden, isa: Isa, initial: impl Fn(&str) -> Vec<f64>) -> Run<E> {
-    let algorithm = Algorithm::from_name(&case.algorithm).unwrap();
+    let named = |algorithm: &Algorithm| reference_name(*algorithm) == case.algorithm;
+    let algorithm = *Algorithm::ALL.iter().find(|algorithm| named(algorithm)).unwrap();
     let mut run = Run::new(&config(algorithm, isa));
     for _ in 1..case.groups.len() {
-        run.optimizer.add_group();
+        run.optimizer.add_group().unwrap();
     }
     for (group, option, value) in case.options() {
         run.set(Some(group), option, value);

@@ -5,10 +5,16 @@
 //! `DADAPT_REQUIRE_ISA=avx512` an absent instruction set is a failure; `DADAPT_TEST_SCALE=20` cuts
 //! repetitions for emulators. `-- --nocapture --test-threads 1` prints the worst errors.
 
+mod agreement;
 mod bits;
+mod deviations;
 mod golden;
 mod oracle;
+mod parts;
+mod policies;
 mod properties;
+mod rows;
+mod slices;
 mod special;
 mod sweep;
 

@@ -47,6 +47,9 @@ fn step(run: &mut Oracle, gradients: &Gradients, lr: f64) -> bool {
             }
         }
     }
+    if run.frozen {
+        return run.finish_frozen(gradients);
+    }
     run.sk_sq += sums.sk_sq.value();
     run.denominator += sums.sk_l1.value();
     if run.denominator == 0.0 {

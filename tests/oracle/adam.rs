@@ -18,6 +18,7 @@ fn step(run: &mut Oracle, gradients: &Gradients, lr: f64) -> bool {
         1.0
     };
     let dlr = run.d * lr * correction;
+    let frozen = run.frozen;
     let beta3 = beta2.sqrt();
 
     let (mut numerator, mut sk_l1) = (Sum::default(), Sum::default());
@@ -29,7 +30,7 @@ fn step(run: &mut Oracle, gradients: &Gradients, lr: f64) -> bool {
             let (m, v, s) = (&mut tensor.m[i], &mut tensor.v[i], &mut tensor.s[i]);
             let g = if group.decouple { given } else { given + decay * *p };
 
-            if group.counts(i) {
+            if !frozen && group.counts(i) {
                 numerator.add(r * dlr * g * (*s / (v.sqrt() + eps)));
                 *s = beta3 * *s + dlr * (1.0 - beta3) * g;
                 sk_l1.add(r * s.abs());
@@ -42,6 +43,9 @@ fn step(run: &mut Oracle, gradients: &Gradients, lr: f64) -> bool {
             }
             *p -= *m / (v.sqrt() + eps);
         }
+    }
+    if run.frozen {
+        return run.finish_frozen(gradients);
     }
     // Not `<=`: a NaN is no reason to undo the step.
     if sk_l1.value() == 0.0 {

@@ -12,6 +12,7 @@ fn defaults(shared: &mut Shared, group: &mut Group) {
 fn step(run: &mut Oracle, gradients: &Gradients, lr: f64) -> bool {
     let Shared { beta1, beta2, .. } = run.shared;
     let dlr = run.d * lr;
+    let frozen = run.frozen;
 
     let (mut g_sq, mut sk_sq, mut sk_l1) = (Sum::default(), Sum::default(), Sum::default());
     for (tensor, gradient, group) in Oracle::active(&mut run.tensors, &run.groups, gradients) {
@@ -25,7 +26,7 @@ fn step(run: &mut Oracle, gradients: &Gradients, lr: f64) -> bool {
             *m = beta1 * *m + dlr * (1.0 - beta1) * g;
             *v = beta2 * *v + (1.0 - beta2) * g * g;
             let root = v.sqrt() + eps;
-            if group.counts(i) {
+            if !frozen && group.counts(i) {
                 *s = beta2 * *s + dlr * (1.0 - beta2) * g;
                 g_sq.add(r * g * g / root);
                 sk_sq.add(r * *s * *s / root);
@@ -37,6 +38,9 @@ fn step(run: &mut Oracle, gradients: &Gradients, lr: f64) -> bool {
             }
             *p -= r * *m / root;
         }
+    }
+    if run.frozen {
+        return run.finish_frozen(gradients);
     }
     if sk_l1.value() == 0.0 {
         return false;

@@ -24,6 +24,7 @@ fn step(run: &mut Oracle, gradients: &Gradients, lr: f64, inner_products: bool) 
     let Shared { beta1, beta2, beta3, .. } = run.shared;
     let beta3 = beta3.expect("Adan has three betas");
     let dlr = run.d * lr;
+    let frozen = run.frozen;
 
     let (mut g_sq, mut sk_sq, mut sk_l1, mut numerator) =
         (Sum::default(), Sum::default(), Sum::default(), Sum::default());
@@ -39,7 +40,7 @@ fn step(run: &mut Oracle, gradients: &Gradients, lr: f64, inner_products: bool) 
             let (e, h) = (&mut tensor.e[i], &mut tensor.h[i]);
             let difference = g - *h;
             let u = g + beta2 * difference;
-            if group.counts(i) {
+            if !frozen && group.counts(i) {
                 numerator.add(r * dlr * g * *s / (v.sqrt() + eps));
             }
 
@@ -47,7 +48,7 @@ fn step(run: &mut Oracle, gradients: &Gradients, lr: f64, inner_products: bool) 
             *e = beta2 * *e + dlr * (1.0 - beta2) * difference;
             *v = beta3 * *v + (1.0 - beta3) * u * u;
             let root = v.sqrt() + eps;
-            if group.counts(i) {
+            if !frozen && group.counts(i) {
                 *s = beta3 * *s + dlr * (1.0 - beta3) * g;
                 g_sq.add(r * g * g / root);
                 sk_sq.add(r * *s * *s / root);
@@ -62,6 +63,9 @@ fn step(run: &mut Oracle, gradients: &Gradients, lr: f64, inner_products: bool) 
             };
             *h = g;
         }
+    }
+    if run.frozen {
+        return run.finish_frozen(gradients);
     }
     if sk_l1.value() == 0.0 {
         return false;

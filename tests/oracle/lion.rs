@@ -14,6 +14,7 @@ fn defaults(shared: &mut Shared, _: &mut Group) {
 fn step(run: &mut Oracle, gradients: &Gradients, lr: f64) -> bool {
     let Shared { beta1, beta2, .. } = run.shared;
     let dlr = run.d * lr;
+    let frozen = run.frozen;
     let beta3 = beta2.sqrt();
 
     let (mut numerator, mut sk_l1) = (Sum::default(), Sum::default());
@@ -27,12 +28,15 @@ fn step(run: &mut Oracle, gradients: &Gradients, lr: f64) -> bool {
             *p -= group.layer_scale * dlr * u;
             *m = beta2 * *m + (1.0 - beta2) * dlr * g;
 
-            if group.counts(i) {
+            if !frozen && group.counts(i) {
                 numerator.add(dlr * u * *s);
                 *s = beta3 * *s + (1.0 - beta3) * dlr * u;
                 sk_l1.add(s.abs());
             }
         }
+    }
+    if run.frozen {
+        return run.finish_frozen(gradients);
     }
     if sk_l1.value() == 0.0 {
         return false;
@@ -44,6 +48,6 @@ fn step(run: &mut Oracle, gradients: &Gradients, lr: f64) -> bool {
 }
 
 /// `f64::signum` knows no zero.
-fn sign(x: f64) -> f64 {
+pub(super) fn sign(x: f64) -> f64 {
     if x == 0.0 { 0.0 } else { x.signum() }
 }

@@ -34,6 +34,8 @@ pub const ALGORITHMS: &[Algorithm] = &[
     plain::SGD,
     plain::ADAM,
     plain::ADAGRAD,
+    plain::LION,
+    plain::ADAN,
 ];
 
 /// The gradient of a tensor.
@@ -72,6 +74,8 @@ impl Algorithm {
 pub struct Shared {
     pub d0: f64,
     pub growth_rate: f64,
+    /// What d never grows above. A d that is above already stays.
+    pub d_cap: f64,
     pub beta1: f64,
     pub beta2: f64,
     /// Adan's third, and Prodigy's, which defaults to the root of the second.
@@ -112,7 +116,7 @@ pub struct Tensor {
     pub p: Vec<f64>,
     /// Whether it has ever had a gradient in a step that made progress.
     pub started: bool,
-    /// How many of them it had: plain Adam's own count.
+    /// How many of them it had: plain Adam's and plain Adan's own count.
     pub steps: u64,
     /// First moment, `exp_avg`.
     pub m: Vec<f64>,
@@ -136,6 +140,8 @@ pub struct Oracle {
     pub groups: Vec<Group>,
     pub tensors: Vec<Tensor>,
     pub d: f64,
+    /// Whether d stays for good. What d follows from then stays as it is, and `d_hat` is NaN.
+    pub frozen: bool,
     /// Steps that made progress.
     pub k: u64,
     /// `numerator_weighted`: Adam's moving average, SGD's running total.
@@ -163,6 +169,7 @@ impl Oracle {
         let mut shared = Shared {
             d0: 1e-6,
             growth_rate: f64::INFINITY,
+            d_cap: f64::INFINITY,
             beta1: 0.0,
             beta2: 0.0,
             beta3: None,
@@ -186,6 +193,7 @@ impl Oracle {
         Self {
             algorithm,
             d: shared.d0,
+            frozen: false,
             d_max: shared.d0,
             shared,
             groups: vec![group; groups],
@@ -202,7 +210,7 @@ impl Oracle {
     }
 
     /// Sets an option by the reference's name; `None` means every group. Flags are 0 or 1.
-    /// `restart` is no option, but golden files list it as if it were.
+    /// `restart` and `freeze` are no options, but tests list them as if they were.
     pub fn set(&mut self, group: Option<usize>, option: &str, value: f64) {
         match option {
             "d0" => {
@@ -210,11 +218,16 @@ impl Oracle {
                 (self.shared.d0, self.d, self.d_max) = (value, value, value);
             }
             "growth_rate" => self.shared.growth_rate = value,
+            "d_cap" => self.shared.d_cap = value,
             "beta1" => self.shared.beta1 = value,
             "beta2" => self.shared.beta2 = value,
             "beta3" => self.shared.beta3 = Some(value),
             "d_coef" => self.shared.d_coef = value,
             "restart" => self.restart(),
+            "freeze" => {
+                assert_eq!(value, 1.0, "nothing thaws d");
+                (self.frozen, self.d_hat) = (true, f64::NAN);
+            }
             "use_bias_correction" => self.shared.use_bias_correction = value != 0.0,
             _ => {
                 let chosen = match group {
@@ -328,13 +341,23 @@ impl Oracle {
         }
     }
 
-    /// Ends a step that made progress: d grows to the estimate, as far as `growth_rate` allows.
+    /// Ends a step that made progress: d grows to the estimate, as far as `growth_rate` and `d_cap`
+    /// allow.
     fn finish(&mut self, d_hat: f64) {
         self.d_hat = d_hat;
         self.k += 1;
         // False for a NaN, which therefore leaves d alone.
         if d_hat > self.d {
-            self.d = d_hat.min(self.d * self.shared.growth_rate);
+            let Shared { growth_rate, d_cap, .. } = self.shared;
+            self.d = self.d.max(d_hat.min(self.d * growth_rate).min(d_cap));
         }
+    }
+
+    /// Ends a step whose d is frozen: with no sum to divide by, any tensor makes progress.
+    fn finish_frozen(&mut self, gradients: &Gradients) -> bool {
+        let progress =
+            Self::taking_part(&mut self.tensors, &self.groups, gradients).next().is_some();
+        self.k += u64::from(progress);
+        progress
     }
 }

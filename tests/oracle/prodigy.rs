@@ -10,8 +10,7 @@ fn defaults(shared: &mut Shared, group: &mut Group) {
 }
 
 fn step(run: &mut Oracle, gradients: &Gradients, lr: f64) -> bool {
-    let Shared { d0, growth_rate, beta1, beta2, beta3, use_bias_correction, d_coef, .. } =
-        run.shared;
+    let Shared { d0, beta1, beta2, beta3, use_bias_correction, .. } = run.shared;
     let beta3 = beta3.unwrap_or(beta2.sqrt());
     let count = (run.k + 1) as f64;
     let correction = if use_bias_correction {
@@ -21,6 +20,7 @@ fn step(run: &mut Oracle, gradients: &Gradients, lr: f64) -> bool {
     };
     let old = run.d;
     let dlr = old * lr * correction;
+    let frozen = run.frozen;
 
     let (mut numerator, mut sk_l1) = (Sum::default(), Sum::default());
     for (tensor, gradient, group) in Oracle::active(&mut run.tensors, &run.groups, gradients) {
@@ -35,26 +35,25 @@ fn step(run: &mut Oracle, gradients: &Gradients, lr: f64) -> bool {
             let g = if group.decouple { given } else { given + group.weight_decay * p };
             *m = beta1 * *m + old * (1.0 - beta1) * g;
             *v = beta2 * *v + old * old * (1.0 - beta2) * g * g;
-            if group.counts(i) {
+            if !frozen && group.counts(i) {
                 numerator.add(old / d0 * dlr * g * (tensor.x0[i] - p));
                 *s = beta3 * *s + weight * g;
                 sk_l1.add(r * s.abs());
             }
         }
     }
-    if sk_l1.value() == 0.0 {
-        return false;
+    if frozen {
+        if !run.finish_frozen(gradients) {
+            return false;
+        }
+    } else {
+        if sk_l1.value() == 0.0 {
+            return false;
+        }
+        run.numerator = beta3 * run.numerator + numerator.value();
+        run.denominator = sk_l1.value();
+        finish(run);
     }
-    run.numerator = beta3 * run.numerator + numerator.value();
-    run.denominator = sk_l1.value();
-    run.d_hat = d_coef * run.numerator / run.denominator;
-    run.k += 1;
-    // `f64::max` passes over a NaN.
-    if run.d == d0 {
-        run.d = run.d.max(run.d_hat);
-    }
-    run.d_max = run.d_max.max(run.d_hat);
-    run.d = run.d_max.min(run.d * growth_rate);
 
     let new = run.d;
     for (tensor, gradient, group) in Oracle::active(&mut run.tensors, &run.groups, gradients) {
@@ -70,4 +69,15 @@ fn step(run: &mut Oracle, gradients: &Gradients, lr: f64) -> bool {
         }
     }
     true
+}
+
+/// The first growth leaps to the estimate, whatever `growth_rate`; nothing leaps over `d_cap`.
+fn finish(run: &mut Oracle) {
+    let Shared { d0, growth_rate, d_cap, d_coef, .. } = run.shared;
+    run.k += 1;
+    run.d_hat = d_coef * run.numerator / run.denominator;
+    // `f64::max` passes over a NaN.
+    run.d_max = run.d_max.max(run.d_hat);
+    let from = if run.d == d0 { run.d.max(run.d_hat) } else { run.d };
+    run.d = run.d.max(run.d_max.min(from * growth_rate).min(d_cap));
 }

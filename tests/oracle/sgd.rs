@@ -34,6 +34,9 @@ fn step(run: &mut Oracle, gradients: &Gradients, lr: f64) -> bool {
             *p = momentum * *p + (1.0 - momentum) * (tensor.x0[i] - r * *s);
         }
     }
+    if run.frozen {
+        return run.finish_frozen(gradients);
+    }
     if sk_sq.value() == 0.0 {
         return false;
     }

@@ -4,7 +4,8 @@
 
 dadapt_status dadapt_fault_inject(dadapt_optimizer *optimizer, int32_t place);
 
-enum { LEN = 50, STATES = 3, IN_THE_CALL = 0, BEFORE_SWEEP = 1, IN_SWEEP = 2 };
+enum { LEN = 50, STATES = 3, IN_THE_CALL = 0, BEFORE_SWEEP = 1, IN_SWEEP = 2,
+       IN_A_PART = 3 };
 
 static void only_reads_and_free(dadapt_optimizer *opt, uint64_t id, const dadapt_tensor *t)
 {
@@ -31,6 +32,13 @@ static void only_reads_and_free(dadapt_optimizer *opt, uint64_t id, const dadapt
     FAILS(poisoned, "", dadapt_optimizer_add_tensor_with_state_of_caller(
                             opt, 0, "x", DADAPT_DTYPE_F32, 1, &number));
     FAILS(poisoned, "", dadapt_optimizer_set_log(opt, NULL, NULL));
+    FAILS(poisoned, "", dadapt_optimizer_step_begin(opt));
+    FAILS(poisoned, "", dadapt_optimizer_step_tensor(opt, t));
+    FAILS(poisoned, "", dadapt_optimizer_step_end(opt, &report));
+    FAILS(poisoned, "", dadapt_optimizer_step_abort(opt, &number, 1, &bytes));
+    FAILS(poisoned, "", dadapt_optimizer_freeze(opt));
+    FAILS(poisoned, "", dadapt_optimizer_restart(opt));
+    CHECK(bytes == 0);
     CHECK(number == 77 && group == 77 && !memcmp(&report, &untouched, sizeof report));
 
     CHECK(d_of(opt) > 0.0 && k_of(opt) == 2);
@@ -40,6 +48,11 @@ static void only_reads_and_free(dadapt_optimizer *opt, uint64_t id, const dadapt
     OK(dadapt_optimizer_tensor_id(opt, "w", &number));
     OK(dadapt_optimizer_state(opt, id, 0, &state, NULL, NULL));
     OK(dadapt_optimizer_state_bytes(opt, id, 0, &bytes));
+    OK(dadapt_optimizer_group_report(opt, 0, &report));
+    CHECK(report.k == 2);
+    int32_t frozen = 77;
+    OK(dadapt_optimizer_is_frozen(opt, &frozen));
+    CHECK(frozen == 0);
     CHECK(number == id && bytes == LEN * sizeof(float));
     CHECK(strstr(dadapt_optimizer_last_error(opt), "read and freed"));
 }
@@ -68,6 +81,10 @@ static void panic_at(int32_t place)
     dadapt_report report = new_report(), untouched = new_report();
     if (place == IN_THE_CALL) {
         FAILS(DADAPT_ERROR_INTERNAL, "injected in the call", dadapt_fault_inject(opt, place));
+    } else if (place == IN_A_PART) {
+        OK(dadapt_fault_inject(opt, place));
+        OK(dadapt_optimizer_step_begin(opt));
+        FAILS(DADAPT_ERROR_INTERNAL, "injected in a part", dadapt_optimizer_step_tensor(opt, &t));
     } else {
         OK(dadapt_fault_inject(opt, place));
         FAILS(DADAPT_ERROR_INTERNAL, "injected", dadapt_optimizer_step(opt, &t, 1, &report));
@@ -88,6 +105,7 @@ int main(void)
 {
     panic_at(BEFORE_SWEEP);
     panic_at(IN_SWEEP);
+    panic_at(IN_A_PART);
     panic_at(IN_THE_CALL);
     /* Other optimizers are none the worse. */
     dadapt_optimizer *opt = new_optimizer(new_config(DADAPT_ALGORITHM_SGD));

@@ -1,7 +1,7 @@
 /* Runs of several steps: what changes between steps, and what must not matter to the bits. */
 #include "check.h"
 
-enum { LEN = 130, STEPS = 6, STATES = 3 };
+enum { LEN = 130, STEPS = 6, STATES = 6 };
 
 /* The gradient of |x - target|^2/2, with targets that look random. */
 static void gradient(size_t len, const float *x, float *g)
@@ -25,7 +25,8 @@ static void *allocate(size_t bytes)
 
 /* Tensors and groups join, options change, pointers move: as long as both optimizers are told the
  * same, they agree. The second one gets its arrays at another place in each step, its tensors in
- * the other order, its descriptors where no struct is aligned, and its state from the caller. */
+ * the other order, its descriptors where no struct is aligned, and its state from the caller, which
+ * holds anything before the first gradient. */
 static void changes_between_steps(dadapt_algorithm algorithm)
 {
     const size_t states = dadapt_algorithm_state_count(algorithm);
@@ -34,7 +35,8 @@ static void changes_between_steps(dadapt_algorithm algorithm)
     float state[2][2][STATES][LEN]; /* of the second optimizer: place, tensor, slot, element */
     uint64_t id[2][2];
     double last_d = 0.0;
-    memset(state, 0, sizeof state);
+    CHECK(states <= STATES);
+    memset(state, 0x7f, sizeof state);
     for (int o = 0; o < 2; o++) {
         opt[o] = new_optimizer(new_config(algorithm));
         fill(LEN, p[o][0]);
@@ -105,9 +107,11 @@ static void changes_between_steps(dadapt_algorithm algorithm)
         for (size_t i = 0; i < n; i++)
             for (size_t slot = 0; slot < states; slot++) {
                 void *own = NULL;
-                size_t len = 0;
+                size_t len = 0, bytes = 0;
                 OK(dadapt_optimizer_state(opt[0], id[0][i], slot, &own, &len, NULL));
-                CHECK(len == LEN - i && !memcmp(own, state[to][i][slot], len * sizeof(float)));
+                OK(dadapt_optimizer_state_bytes(opt[1], id[1][i], slot, &bytes));
+                CHECK(bytes == len * sizeof(float) && (len == LEN - i || len == 0));
+                CHECK(len == 0 || !memcmp(own, state[to][i][slot], bytes));
             }
         CHECK(report[0].applied == 1 && report[0].k == (uint64_t)step + 1);
         CHECK(report[0].d >= last_d);
@@ -222,9 +226,11 @@ static void other_versions_of_structs(void)
         dadapt_report known;
         uint64_t later;
     } long_report;
-    float p[3][LEN], g[LEN];
-    double d[3];
-    for (int version = 0; version < 3; version++) {
+    enum { VERSIONS = 4 };
+    float p[VERSIONS][LEN], g[LEN];
+    double d[VERSIONS];
+    dadapt_movement movement[VERSIONS];
+    for (int version = 0; version < VERSIONS; version++) {
         dadapt_optimizer *opt = new_optimizer(new_config(DADAPT_ALGORITHM_ADAM));
         uint64_t id;
         OK(dadapt_optimizer_add_tensor(opt, 0, "w", DADAPT_DTYPE_F32, LEN, &id));
@@ -239,6 +245,9 @@ static void other_versions_of_structs(void)
             longer.known.state_count = 99;
             report.struct_size = offsetof(dadapt_report, d_hat);
         }
+        /* What 0.1.0 had. */
+        if (version == 3)
+            report.struct_size = offsetof(dadapt_report, sweeps);
         if (version == 2) {
             longer.known.struct_size = sizeof longer;
             memset(&long_report, 0x5a, sizeof long_report);
@@ -251,16 +260,24 @@ static void other_versions_of_structs(void)
             OK(dadapt_optimizer_step(opt, &longer.known, 1, &report));
         }
         d[version] = report.d;
+        movement[version] = report.movement;
         CHECK(report.k == 1 && report.d == d_of(opt));
         if (version == 1) {
             dadapt_report untouched = new_report();
             CHECK(!memcmp(&report.d_hat, &untouched.d_hat,
                           sizeof report - offsetof(dadapt_report, d_hat)));
         }
+        if (version == 3) {
+            dadapt_report untouched = new_report();
+            CHECK(report.struct_size < sizeof report && movement[3] == movement[0]);
+            CHECK(report.sweeps == untouched.sweeps && report.reserved == untouched.reserved);
+        } else if (version != 1) {
+            CHECK(report.sweeps == DADAPT_SWEEPS_ONE && report.reserved == 0);
+        }
         dadapt_optimizer_free(opt);
     }
-    CHECK(!memcmp(p[0], p[1], sizeof p[0]) && !memcmp(p[0], p[2], sizeof p[0]));
-    CHECK(d[0] == d[1] && d[0] == d[2]);
+    for (int version = 1; version < VERSIONS; version++)
+        CHECK(!memcmp(p[0], p[version], sizeof p[0]) && d[0] == d[version]);
 }
 
 typedef struct {
@@ -310,8 +327,8 @@ static void log_lines(void)
 
 int main(void)
 {
-    changes_between_steps(DADAPT_ALGORITHM_ADAM);
-    changes_between_steps(DADAPT_ALGORITHM_SGD);
+    for (dadapt_algorithm algorithm = 1; dadapt_algorithm_name(algorithm); algorithm++)
+        changes_between_steps(algorithm);
     doubles();
     threads_and_instruction_sets(DADAPT_ALGORITHM_ADAM);
     threads_and_instruction_sets(DADAPT_ALGORITHM_SGD);

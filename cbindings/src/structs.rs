@@ -1,0 +1,248 @@
+//! Structs that start with their size, of this version or another: tensors read, reports written.
+
+use crate::handle::{Outcome, null};
+use crate::optimizer::dtype_of;
+use crate::status::{
+    DADAPT_ERROR_NULL_POINTER, DADAPT_ERROR_RESERVED, DADAPT_ERROR_STATE_COUNT,
+    DADAPT_ERROR_STRUCT_SIZE, DADAPT_ERROR_UNKNOWN_DTYPE, Failure,
+};
+use crate::step::{DADAPT_INDEX_I64, DADAPT_INDEX_U32, dadapt_report, dadapt_tensor};
+use dadapt::{DType, Index, MAX_STATE, Optimizer, StepReport, TensorId, TensorStep};
+use std::fmt;
+use std::marker::PhantomData;
+use std::mem::{MaybeUninit, offset_of, size_of};
+use std::ptr;
+
+/// The least `struct_size` of a tensor: everything that a tensor with state of the library's needs.
+const MIN_TENSOR: usize = offset_of!(dadapt_tensor, state);
+/// Above this a `struct_size` is taken for a mistake, and not for a later version's.
+const MAX_STRUCT: usize = 4096;
+
+fn bad_size(what: impl fmt::Display, given: usize, expected: &str) -> Failure {
+    let detail = format!("{what}struct_size is {given}, which is not {expected}");
+    Failure::new(DADAPT_ERROR_STRUCT_SIZE, detail)
+}
+
+/// What messages call a descriptor, up to the name of a field.
+#[derive(Clone, Copy)]
+enum Place {
+    /// The only one of its call.
+    Only,
+    /// Of an array.
+    At(usize),
+}
+
+impl Place {
+    fn name(self) -> String {
+        match self {
+            Place::Only => "tensor".into(),
+            Place::At(index) => format!("tensors[{index}]"),
+        }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Place::Only => f.write_str("tensor->"),
+            Place::At(index) => write!(f, "tensors[{index}]."),
+        }
+    }
+}
+
+/// # Safety
+/// `start` points to a struct that starts with its size; it need not be aligned.
+unsafe fn tensor_size(start: *const u8, place: Place) -> Outcome<usize> {
+    // SAFETY: this function's contract.
+    let size = unsafe { start.cast::<usize>().read_unaligned() };
+    if !(MIN_TENSOR..=MAX_STRUCT).contains(&size) {
+        return Err(bad_size(place, size, "sizeof(dadapt_tensor) of any version"));
+    }
+    Ok(size)
+}
+
+/// The descriptor at `start`; fields that its version lacks are 0.
+///
+/// # Safety
+/// `start` points to `size` bytes that C wrote.
+unsafe fn read_tensor(start: *const u8, size: usize, place: Place) -> Outcome<dadapt_tensor> {
+    let known = size.min(size_of::<dadapt_tensor>());
+    for byte in known..size {
+        // SAFETY: the struct has `size` bytes.
+        if unsafe { start.add(byte).read() } != 0 {
+            let whole = place.name();
+            let detail =
+                format!("{whole} has fields of a later version (byte {byte}) that are not 0");
+            return Err(Failure::new(DADAPT_ERROR_RESERVED, detail));
+        }
+    }
+    let mut tensor = MaybeUninit::<dadapt_tensor>::zeroed();
+    // SAFETY: both hold `known` bytes; zeros are a value of every field, and so is what C wrote
+    // there.
+    let tensor = unsafe {
+        ptr::copy_nonoverlapping(start, tensor.as_mut_ptr().cast(), known);
+        tensor.assume_init()
+    };
+    for (name, value) in [("reserved", tensor.reserved), ("reserved2", tensor.reserved2)] {
+        if value != 0 {
+            let detail = format!("{place}{name} is {value}, not 0");
+            return Err(Failure::new(DADAPT_ERROR_RESERVED, detail));
+        }
+    }
+    Ok(tensor)
+}
+
+/// # Safety
+/// `given`'s arrays are as the step asks for which it is.
+unsafe fn tensor_step(
+    optimizer: &Optimizer,
+    place: Place,
+    given: &dadapt_tensor,
+) -> Outcome<TensorStep<'static, 'static>> {
+    let id = TensorId::from_code(given.id);
+    let dtype: DType = match given.dtype {
+        0 => optimizer.tensor_info(id)?.0,
+        code => dtype_of(code)?,
+    };
+    if given.state.is_null() && given.state_count > 0 {
+        let detail = format!("{place}state is NULL, and state_count is {}", given.state_count);
+        return Err(Failure::new(DADAPT_ERROR_NULL_POINTER, detail));
+    }
+    if given.state_count > MAX_STATE {
+        let detail = format!(
+            "{place}state_count is {}; no algorithm keeps more than {MAX_STATE}",
+            given.state_count
+        );
+        return Err(Failure::new(DADAPT_ERROR_STATE_COUNT, detail));
+    }
+    let mut state = [ptr::null_mut(); MAX_STATE];
+    for (slot, to) in state.iter_mut().take(given.state_count).enumerate() {
+        // SAFETY: this function's contract: `state` points to `state_count` pointers.
+        *to = unsafe { given.state.add(slot).read_unaligned() }.cast();
+    }
+    let state = &state[..given.state_count];
+    let (p, g) = (given.p.cast(), given.g.cast());
+    // SAFETY: this function's contract.
+    let step = unsafe { TensorStep::from_raw(id, dtype, given.len, p, g, state) };
+    let index = match given.row_type {
+        0 if given.row_count == 0 && given.rows.is_null() => return Ok(step),
+        DADAPT_INDEX_U32 => Index::U32,
+        DADAPT_INDEX_I64 => Index::I64,
+        code => {
+            let detail =
+                format!("{place}row_type is {code}; there are DADAPT_INDEX_U32 (1) and _I64 (2)");
+            return Err(Failure::new(DADAPT_ERROR_UNKNOWN_DTYPE, detail));
+        }
+    };
+    // SAFETY: this function's contract.
+    Ok(unsafe { step.with_raw_rows(given.rows.cast(), given.row_count, index) })
+}
+
+/// An array of descriptors, of this version of the struct or another.
+pub(crate) struct Descriptors {
+    start: *const u8,
+    n: usize,
+    stride: usize,
+}
+
+impl Descriptors {
+    /// # Safety
+    /// `tensors` is null or points to `n` structs that start with their size.
+    pub(crate) unsafe fn new(tensors: *const dadapt_tensor, n: usize) -> Outcome<Self> {
+        if n == 0 {
+            return Ok(Descriptors { start: ptr::null(), n, stride: 0 });
+        }
+        if tensors.is_null() {
+            let detail = format!("tensors is NULL, and n is {n}");
+            return Err(Failure::new(DADAPT_ERROR_NULL_POINTER, detail));
+        }
+        let start: *const u8 = tensors.cast();
+        // SAFETY: this function's contract.
+        let stride = unsafe { tensor_size(start, Place::At(0))? };
+        Ok(Descriptors { start, n, stride })
+    }
+
+    /// What they describe.
+    ///
+    /// # Safety
+    /// `new`'s contract still holds, and the arrays are as `dadapt_optimizer_step` asks.
+    pub(crate) unsafe fn read(
+        &self,
+        optimizer: &Optimizer,
+        to: &mut Vec<TensorStep<'static, 'static>>,
+    ) -> Outcome {
+        for index in 0..self.n {
+            // SAFETY: this function's contract, as `index < n`.
+            let start = unsafe { self.start.add(index * self.stride) };
+            // SAFETY: each struct starts with its size.
+            let size = unsafe { start.cast::<usize>().read_unaligned() };
+            let place = Place::At(index);
+            if size != self.stride {
+                let expected = format!("the {} of tensors[0]", self.stride);
+                return Err(bad_size(place, size, &expected));
+            }
+            // SAFETY: this function's contract.
+            to.push(unsafe { tensor_step(optimizer, place, &read_tensor(start, size, place)?)? });
+        }
+        Ok(())
+    }
+}
+
+/// What a single descriptor describes.
+///
+/// # Safety
+/// `tensor` is null or points to a struct that starts with its size, whose arrays are as
+/// `dadapt_optimizer_step_tensor` asks.
+pub(crate) unsafe fn read_one(
+    optimizer: &Optimizer,
+    tensor: *const dadapt_tensor,
+) -> Outcome<TensorStep<'static, 'static>> {
+    if tensor.is_null() {
+        return Err(null("tensor"));
+    }
+    let (start, place): (*const u8, Place) = (tensor.cast(), Place::Only);
+    // SAFETY: this function's contract.
+    unsafe {
+        let size = tensor_size(start, place)?;
+        tensor_step(optimizer, place, &read_tensor(start, size, place)?)
+    }
+}
+
+/// A caller's report, as far as its version of it goes.
+pub(crate) struct ReportTo<'a> {
+    start: *mut u8,
+    size: usize,
+    borrow: PhantomData<&'a mut dadapt_report>,
+}
+
+impl ReportTo<'_> {
+    /// Nothing is written where `report` is null.
+    ///
+    /// # Safety `report` is null or points to a struct that starts with its size and can be
+    /// written, by nobody else, for the lifetime.
+    pub(crate) unsafe fn new(report: *mut dadapt_report) -> Outcome<Self> {
+        let (start, borrow) = (report.cast::<u8>(), PhantomData);
+        if report.is_null() {
+            return Ok(ReportTo { start, size: 0, borrow });
+        }
+        // SAFETY: this function's contract.
+        let size = unsafe { report.cast::<usize>().read_unaligned() };
+        if !(size_of::<usize>()..=MAX_STRUCT).contains(&size) {
+            return Err(bad_size("report->", size, "sizeof(dadapt_report) of any version"));
+        }
+        Ok(ReportTo { start, size: size.min(size_of::<dadapt_report>()), borrow })
+    }
+
+    pub(crate) fn write(self, report: &StepReport) {
+        if self.start.is_null() {
+            return;
+        }
+        let from = dadapt_report::new(report);
+        let skip = size_of::<usize>(); // the caller's struct_size stays
+        // SAFETY: `new` found `size` bytes in the caller's struct, no more than this version has.
+        unsafe {
+            let from = ptr::from_ref(&from).cast::<u8>().add(skip);
+            ptr::copy_nonoverlapping(from, self.start.add(skip), self.size - skip);
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! What a step is given: checked, and gathered by the estimate that it belongs to.
+
+use super::overlap::{OverlapCheck, Span};
+use super::report::Movement;
+use super::tensor::{StateOwner, Tensor, TensorStep};
+use super::{Optimizer, TensorId};
+use crate::algorithm::MAX_SLOTS;
+use crate::engine::blocks::{Job, Jobs, Plan};
+use crate::engine::rows::RowsJob;
+use crate::error::{Error, Result};
+use crate::kernel::sweep::Streams;
+use crate::key::Key;
+use std::ptr;
+use std::sync::atomic::Ordering;
+
+/// Memory that steps use again, so that they allocate nothing after the first.
+#[derive(Debug, Default)]
+pub(super) struct Scratch {
+    /// By estimate.
+    pub(super) units: Vec<Unit>,
+    overlap: OverlapCheck,
+}
+
+/// The part of a step that one estimate has.
+#[derive(Debug, Default)]
+pub(super) struct Unit {
+    pub(super) jobs: Jobs,
+    /// The tensors of `jobs`.
+    pub(super) active: Vec<TensorId>,
+    pub(super) plans: Vec<Plan>,
+    /// What all its groups share, but for those at 0.
+    pub(super) lr: f64,
+    /// Tables with gradients of single rows; those from `tables` on are memory to be used again.
+    pub(super) rows: Vec<RowsJob>,
+    pub(super) tables: Vec<TensorId>,
+    /// Norm of the step's gradients, where it is needed; else NaN.
+    pub(super) grad_norm: f64,
+    /// Why the step changes nothing here, where it does not.
+    pub(super) stays: Option<Movement>,
+}
+
+impl Unit {
+    pub(super) fn clear(&mut self) {
+        self.jobs.clear();
+        self.active.clear();
+        self.tables.clear();
+        self.plans.clear();
+    }
+}
+
+impl Optimizer {
+    /// Checks the arrays and gathers those that the step is about.
+    pub(super) fn gather(
+        &mut self,
+        scratch: &mut Scratch,
+        tensors: &[TensorStep<'_, '_>],
+    ) -> Result<()> {
+        scratch.units.resize_with(self.estimators.len(), Unit::default);
+        scratch.units.iter_mut().for_each(Unit::clear);
+        scratch.overlap.clear();
+        self.begun += 1;
+        for given in tensors {
+            let tensor = self.registered(given.id)?;
+            if tensor.seen.swap(self.begun, Ordering::Relaxed) == self.begun {
+                return Err(Error::TensorTwice { tensor: tensor.name.clone() });
+            }
+            let unit = &mut scratch.units[self.unit(tensor.group)];
+            if tensor.width.is_some() {
+                self.gather_rows(given, &mut scratch.overlap, unit)?;
+            } else if let Some(job) = self.job(given, &mut scratch.overlap)? {
+                // SAFETY: `job` made sure of lengths, types and alignment, and the overlap check
+                // below that nothing is shared; `TensorStep` holds the borrows, and `step` clears
+                // the jobs before they end.
+                unsafe { unit.jobs.push(job) };
+                unit.active.push(given.id);
+            }
+        }
+        self.refuse_overlap(&mut scratch.overlap)
+    }
+
+    pub(super) fn refuse_overlap(&self, overlap: &mut OverlapCheck) -> Result<()> {
+        let Some((first, second)) = overlap.find() else { return Ok(()) };
+        let name =
+            |span: Span| format!("{} of tensor {:?}", span.what, self.tensors[span.tensor].name);
+        Err(Error::Overlap { first: name(first), second: name(second) })
+    }
+
+    /// Checks a tensor's arrays. `None` where the step leaves the tensor as it is.
+    pub(super) fn job(
+        &self,
+        given: &TensorStep<'_, '_>,
+        overlap: &mut OverlapCheck,
+    ) -> Result<Option<Job>> {
+        let tensor = self.registered(given.id)?;
+        if given.rows.is_some() {
+            let tensor = tensor.name.clone();
+            return Err(Error::GradientKind { tensor, registered: "dense", given: "rows" });
+        }
+        let state = check_arrays(tensor, given)?;
+        let mut span = |start: *const u8, len: usize, writes, what| {
+            let (bytes, tensor) = (len * tensor.dtype.size(), given.id.index());
+            overlap.push(Span { start: start.addr(), bytes, writes, tensor, what });
+        };
+        span(given.p, tensor.len, true, "the parameter");
+        if !given.g.is_null() {
+            span(given.g, tensor.len, false, "the gradient");
+        }
+        for (slot, start) in state.iter().take(tensor.slots.len()).enumerate() {
+            if !start.is_null() {
+                span(*start, tensor.slot_len(slot), true, "the state");
+            }
+        }
+        let options = self.settings.group(tensor.group);
+        if given.g.is_null() || !options.is_on(Key::Lr) {
+            return Ok(None);
+        }
+        let streams = Streams { p: given.p, g: given.g, state };
+        let mut job = Job::new(streams, tensor.len, tensor.dtype, tensor.group);
+        job.first = tensor.steps == 0;
+        job.slice = tensor.layout.slice;
+        job.zeros = self.descriptor.copy_of_start.filter(|_| tensor.started_at_zero);
+        Ok(Some(job))
+    }
+}
+
+/// Checks one tensor's arrays and returns where its state is.
+pub(super) fn check_arrays(
+    tensor: &Tensor,
+    given: &TensorStep<'_, '_>,
+) -> Result<[*mut u8; MAX_SLOTS]> {
+    let name = || tensor.name.clone();
+    tensor.require_dtype(given.dtype)?;
+    let array = |start: *const u8, len: usize, registered: usize, what: &'static str| {
+        let align = tensor.dtype.size();
+        if len != registered {
+            return Err(Error::Length { tensor: name(), what, given: len, registered });
+        }
+        if len > 0 && start.is_null() {
+            return Err(Error::Null { tensor: name(), what, len });
+        }
+        if len > 0 && !start.addr().is_multiple_of(align) {
+            return Err(Error::Misaligned { tensor: name(), what, align });
+        }
+        Ok(())
+    };
+    array(given.p, given.p_len, tensor.len, "the parameter")?;
+    if !given.g.is_null() {
+        let rows = given.rows.map(|rows| rows.count.saturating_mul(tensor.width.unwrap_or(0)));
+        let registered = rows.unwrap_or(tensor.len);
+        let len = if given.g_len == usize::MAX { registered } else { given.g_len };
+        array(given.g, len, registered, "the gradient")?;
+    }
+    let of_caller = tensor.owner == StateOwner::Caller;
+    let expected = if of_caller { tensor.slots.len() } else { 0 };
+    if given.states != expected {
+        return Err(Error::StateCount { tensor: name(), expected, given: given.states });
+    }
+    if !of_caller {
+        return Ok(tensor.own_state());
+    }
+    tensor.require_dtype(given.state_dtype)?;
+    let mut state = [ptr::null_mut(); MAX_SLOTS];
+    for slot in 0..expected {
+        let registered = tensor.slot_len(slot);
+        let len = given.state_len.map_or(registered, |lens| lens[slot]);
+        array(given.state[slot], len, registered, "the state")?;
+        // Where there are no elements the pointer is never followed, whatever it is.
+        if registered > 0 {
+            state[slot] = given.state[slot];
+        }
+    }
+    Ok(state)
+}

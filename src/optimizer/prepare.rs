@@ -1,0 +1,231 @@
+//! What a step finds out before it writes: is there progress, and with what coefficients.
+
+use super::estimator::Estimator;
+use super::gather::Unit;
+use super::report::Movement;
+use super::{Optimizer, TensorId};
+use crate::algorithm::{Descriptor, Scalars, decay, pass};
+use crate::dtype::{DType, Element};
+use crate::engine::blocks::{Job, Plan, rounded};
+use crate::error::{Error, Result};
+use crate::kernel::scan::{any_nonzero, first_non_finite};
+use crate::kernel::sweep::{GroupPlan, Streams};
+use crate::key::{Key, NonFinite};
+use std::sync::atomic::Ordering;
+
+impl Optimizer {
+    pub(super) fn refuse_unusable(&self) -> Result<()> {
+        if self.poisoned.load(Ordering::Relaxed) {
+            return Err(Error::Poisoned);
+        }
+        self.refuse_open()
+    }
+
+    pub(super) fn refuse_open(&self) -> Result<()> {
+        if self.parts.is_some() { Err(Error::StepOpen) } else { Ok(()) }
+    }
+
+    /// The index of the estimate that a group belongs to.
+    pub(super) fn unit(&self, group: usize) -> usize {
+        if self.settings.optimizer().is_on(Key::DPerGroup) { group } else { 0 }
+    }
+
+    /// Whether `d` is estimated.
+    pub(super) fn adapts(&self) -> bool {
+        self.descriptor.adapts() && !self.frozen
+    }
+
+    /// The lr that all groups of an estimate but the frozen ones share; 0 where all are frozen. The
+    /// largest where nothing is estimated, and lrs may differ.
+    pub(super) fn common_lr(&self, estimator: usize) -> Result<f64> {
+        let mut common = 0.0;
+        for group in (0..self.groups()).filter(|group| self.unit(*group) == estimator) {
+            let lr = self.settings.group(group).get(Key::Lr);
+            if self.adapts() && lr != 0.0 && common != 0.0 && lr != common {
+                return Err(Error::MixedLr { group, lr, other: common });
+            }
+            common = lr.max(common);
+        }
+        Ok(common)
+    }
+
+    pub(super) fn non_finite(&self) -> NonFinite {
+        match self.settings.optimizer().get(Key::NonFinite) {
+            code if code == f64::from(NonFinite::Skip) => NonFinite::Skip,
+            code if code == f64::from(NonFinite::Propagate) => NonFinite::Propagate,
+            _ => NonFinite::Reject,
+        }
+    }
+
+    /// The first gradient that is not finite, as an error that says where.
+    pub(super) fn find_non_finite(&self, unit: &Unit) -> Option<Error> {
+        if unit.jobs.all_finite(&self.machine()) {
+            return self.find_non_finite_row(unit);
+        }
+        let found = unit.jobs.iter().zip(&unit.active).find_map(|(job, id)| {
+            // SAFETY: `job` checked the gradient, and its borrow lasts for the step.
+            let place = unsafe { first_non_finite(job.dtype, job.streams.g, job.len) };
+            place.map(|place| (id, place))
+        });
+        let (id, (index, value)) = found.expect("the scan found one");
+        let tensor = self.tensors[id.index()].name.clone();
+        Some(Error::NonFiniteGradient { tensor, index, value })
+    }
+
+    /// Decides whether a step makes progress, and plans it. Returns why it does not.
+    pub(super) fn prepare(&self, estimator: usize, unit: &mut Unit) -> Result<Option<Movement>> {
+        let estimate = &self.estimators[estimator];
+        unit.grad_norm = f64::NAN;
+        if unit.lr == 0.0 {
+            return Ok(Some(Movement::LrZero));
+        }
+        if self.needs_g0(estimate) {
+            let weight = |job: &Job| self.settings.group(job.group).get(Key::LayerScale);
+            let sums = unit.jobs.sum_sq(&self.machine(), weight);
+            unit.grad_norm = rounded(&sums)[0].sqrt();
+        }
+        if !self.makes_progress(estimate, unit) {
+            return Ok(Some(Movement::NoProgress));
+        }
+        if self.needs_g0(estimate) && !unit.grad_norm.is_finite() {
+            return Ok(Some(Movement::NonFinite));
+        }
+        unit.jobs.iter_mut().for_each(|job| self.note_zero_start(job));
+        let passes = if self.adapts() { pass::ALL } else { pass::UPDATE };
+        self.plan_with(estimate, estimate.d, unit, passes & !pass::MOMENT)?;
+        self.plan_rows(estimate, unit, passes & !pass::MOMENT)?;
+        Ok(None)
+    }
+
+    /// Finds out whether a tensor that starts here starts at zero.
+    pub(super) fn note_zero_start(&self, job: &mut Job) {
+        if let Some(slot) = self.descriptor.copy_of_start
+            && job.first
+            && self.adapts()
+        {
+            // SAFETY: `job` checked the parameter, and its borrow lasts for the step.
+            let zero = unsafe { !any_nonzero(job.dtype, job.streams.p, job.len) };
+            job.zeros = zero.then_some(slot);
+        }
+    }
+
+    /// Whether this step takes `g0`.
+    pub(super) fn needs_g0(&self, estimate: &Estimator) -> bool {
+        self.descriptor.needs_g0 && estimate.k == 0
+    }
+
+    fn makes_progress(&self, estimate: &Estimator, unit: &Unit) -> bool {
+        if self.needs_g0(estimate) {
+            return unit.grad_norm != 0.0;
+        }
+        if !self.adapts() {
+            return !(unit.active.is_empty() && unit.tables.is_empty());
+        }
+        if estimate.k > 0 {
+            let moved = |id: &TensorId| self.tensors[id.index()].moved;
+            if self.descriptor.accumulates || unit.active.iter().any(moved) {
+                return true;
+            }
+        }
+        // A table that is here has a gradient other than 0.
+        !unit.tables.is_empty() || unit.jobs.iter().any(|job| self.moves(job))
+    }
+
+    /// Whether a gradient, coupled decay included, is not 0 somewhere.
+    pub(super) fn moves(&self, job: &Job) -> bool {
+        let Streams { p, g, .. } = job.streams;
+        // SAFETY: `job` checked the arrays, and their borrows last for the step.
+        let in_g = unsafe { any_nonzero(job.dtype, g, job.len) };
+        let decay = self.descriptor.decay.kind(self.settings.group(job.group));
+        // SAFETY: as above.
+        in_g || decay == decay::COUPLED && unsafe { any_nonzero(job.dtype, p, job.len) }
+    }
+
+    /// Remembers of the tensors whether they have moved, and which started at zero.
+    pub(super) fn note_progress(&mut self, unit: &Unit) {
+        for (job, id) in unit.jobs.iter().zip(&unit.active) {
+            let moved = self.tensors[id.index()].moved || self.moves(job);
+            self.note_start(job, *id, moved);
+        }
+    }
+
+    pub(super) fn note_start(&mut self, job: &Job, id: TensorId, moved: bool) {
+        let tensor = &mut self.tensors[id.index()];
+        tensor.moved = moved;
+        if job.first
+            && let Some(slot) = job.zeros
+        {
+            tensor.started_at_zero = true;
+            tensor.free(slot);
+        }
+    }
+
+    /// The plan of a tensor's group, with these bits of its pass.
+    pub(super) fn plan_of(
+        &self,
+        descriptor: &Descriptor,
+        scalars: &Scalars,
+        group: usize,
+        dtype: DType,
+        passes: u8,
+    ) -> Result<Plan> {
+        let (optimizer, options) = (self.settings.optimizer(), self.settings.group(group));
+        let coeffs = (descriptor.coeffs)(scalars, options);
+        let fits = |coeff: &f64| match dtype {
+            DType::F32 => f32::from_f64(*coeff).is_finite(),
+            DType::F64 => coeff.is_finite(),
+        };
+        if !coeffs.iter().all(fits) {
+            return Err(Error::Coefficient { group, dtype, d: scalars.next_d });
+        }
+        let moment = (descriptor.keeps_moment)(optimizer, options);
+        let mend = passes & pass::MEND != 0;
+        let kernel = GroupPlan {
+            coeffs,
+            decay: if mend { decay::NONE } else { descriptor.decay.kind(options) },
+            pass: passes | if moment { pass::MOMENT } else { 0 },
+        };
+        let weights = (descriptor.weights)(scalars, options);
+        Ok(Plan { group, dtype, steps: scalars.steps, kernel, weights })
+    }
+
+    /// Plans for all tensors of a step, one for those that have all in common.
+    pub(super) fn plan_with(
+        &self,
+        estimate: &Estimator,
+        next_d: f64,
+        unit: &mut Unit,
+        passes: u8,
+    ) -> Result<()> {
+        unit.plans.clear();
+        let mut scalars = estimate.scalars(unit.lr, self.settings.optimizer());
+        scalars.next_d = next_d;
+        if !unit.grad_norm.is_nan() {
+            scalars.g0_norm = unit.grad_norm;
+        }
+        for (job, id) in unit.jobs.iter_mut().zip(&unit.active) {
+            scalars.lr = self.settings.group(job.group).get(Key::Lr);
+            if self.descriptor.counts_per_tensor {
+                scalars.steps = self.tensors[id.index()].steps;
+            }
+            let fits = |plan: &Plan| {
+                (plan.group, plan.dtype, plan.steps) == (job.group, job.dtype, scalars.steps)
+            };
+            job.plan = match unit.plans.iter().rposition(fits) {
+                Some(plan) => plan,
+                None => {
+                    let (group, dtype) = (job.group, job.dtype);
+                    unit.plans.push(self.plan_of(
+                        &self.descriptor,
+                        &scalars,
+                        group,
+                        dtype,
+                        passes,
+                    )?);
+                    unit.plans.len() - 1
+                }
+            };
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,173 @@
+//! Tables whose gradients are of single rows, as an embedding layer gives them.
+
+use super::estimator::Estimator;
+use super::gather::{Unit, check_arrays};
+use super::overlap::{OverlapCheck, Span};
+use super::tensor::{Rows, StateOwner, Tensor, TensorStep};
+use super::{GroupId, Optimizer, TensorId};
+use crate::algorithm::{Descriptor, MAX_SLOTS};
+use crate::dtype::DType;
+use crate::engine::blocks::{Sums, merge};
+use crate::engine::rows::RowsJob;
+use crate::error::{Error, Result};
+use crate::kernel::sweep::{Streams, rows_sweep_fn};
+use crate::key::Key;
+
+impl Optimizer {
+    /// Registers a table of `rows` rows of `width` elements whose gradients are of single rows, as
+    /// [`TensorStep::rows`](super::TensorStep::rows) gives them. AdaGrad only.
+    ///
+    /// A step reads and writes the touched rows and nothing else, and memory of the library's is
+    /// taken page by page as rows are touched. Its state is `alphak`, `sk`, `x0` and `weighted_sk`,
+    /// each as long as the table; kept by the caller, it must be 0 before the first gradient. Dense
+    /// tensors and tables may share an optimizer.
+    ///
+    /// # Errors
+    /// [`Error::NoRows`] for other algorithms; else as [`add_tensor`](Self::add_tensor).
+    pub fn add_rows(
+        &mut self,
+        group: GroupId,
+        name: &str,
+        dtype: DType,
+        rows: usize,
+        width: usize,
+        owner: StateOwner,
+    ) -> Result<TensorId> {
+        let Some(descriptor) = self.rows_descriptor else {
+            return Err(Error::NoRows { algorithm: self.descriptor.name });
+        };
+        let too_long = || Error::TooLong { tensor: name.into(), len: usize::MAX };
+        let len = rows.checked_mul(width).ok_or_else(too_long)?;
+        self.register(group, name, dtype, len, (descriptor.state, Some(width)), owner)
+    }
+
+    fn rows_rule(&self) -> &Descriptor {
+        self.rows_descriptor.as_ref().expect("`add_rows` asked for it")
+    }
+
+    /// Checks a table's arrays and gathers its gradients, summed by row.
+    pub(super) fn gather_rows(
+        &self,
+        given: &TensorStep<'_, '_>,
+        overlap: &mut OverlapCheck,
+        unit: &mut Unit,
+    ) -> Result<()> {
+        let tensor = self.registered(given.id)?;
+        let state = check_arrays(tensor, given)?;
+        let size = tensor.dtype.size();
+        let mut span = |start: *const u8, bytes: usize, writes, what| {
+            let tensor = given.id.index();
+            overlap.push(Span { start: start.addr(), bytes, writes, tensor, what });
+        };
+        span(given.p, tensor.len * size, true, "the parameter");
+        for start in state.iter().take(tensor.slots.len()).filter(|start| !start.is_null()) {
+            span(*start, tensor.len * size, true, "the state");
+        }
+        if given.g.is_null() {
+            return Ok(());
+        }
+        let width = tensor.width.expect("the tensor is a table");
+        let rows = check_rows(tensor, given)?;
+        span(given.g, rows.count * width * size, false, "the gradient");
+        span(rows.start, rows.count * rows.size(), false, "the rows");
+        let options = self.settings.group(tensor.group);
+        for key in [Key::WeightDecay, Key::Momentum] {
+            if options.is_on(key) {
+                let (group, tensor) = (tensor.group, tensor.name.clone());
+                return Err(Error::NotForRows { key, group, tensor });
+            }
+        }
+        if !options.is_on(Key::Lr) || tensor.len == 0 {
+            return Ok(());
+        }
+        let used = unit.tables.len();
+        if unit.rows.len() == used {
+            unit.rows.push(RowsJob::new());
+        }
+        let job = &mut unit.rows[used];
+        job.streams = Streams { p: given.p, g: given.g, state };
+        (job.dtype, job.width, job.group) = (tensor.dtype, width, tensor.group);
+        let count = tensor.len / width;
+        // SAFETY: `check_rows` checked the numbers, whose borrow lasts for the step.
+        let numbers = unsafe { rows.iter() }.map(|row| usize::try_from(row).ok());
+        // SAFETY: `check_arrays` made sure that there are `rows.count` rows of values.
+        if let Err(place) = unsafe { job.gather(numbers, count, given.g) } {
+            // SAFETY: as above.
+            let row = unsafe { rows.iter() }.nth(place).expect("a place among the rows");
+            let tensor = tensor.name.clone();
+            return Err(Error::RowOutOfRange { tensor, row, place, rows: count });
+        }
+        // A gradient that is 0 all over touches nothing.
+        if job.moves() {
+            unit.tables.push(given.id);
+        }
+        Ok(())
+    }
+
+    /// The first gradient of a table that is not finite.
+    pub(super) fn find_non_finite_row(&self, unit: &Unit) -> Option<Error> {
+        let machine = self.machine();
+        let (job, id) = unit.tables().find(|(job, _)| !job.is_finite(&machine))?;
+        let (index, value) = job.first_non_finite()?;
+        let tensor = self.tensors[id.index()].name.clone();
+        Some(Error::NonFiniteGradient { tensor, index, value })
+    }
+
+    /// Plans for the tables of a step.
+    pub(super) fn plan_rows(
+        &self,
+        estimate: &Estimator,
+        unit: &mut Unit,
+        passes: u8,
+    ) -> Result<()> {
+        let mut scalars = estimate.scalars(unit.lr, self.settings.optimizer());
+        for at in 0..unit.tables.len() {
+            let job = &mut unit.rows[at];
+            scalars.lr = self.settings.group(job.group).get(Key::Lr);
+            let plan = self.plan_of(self.rows_rule(), &scalars, job.group, job.dtype, passes)?;
+            job.plan = unit.plans.len();
+            unit.plans.push(plan);
+        }
+        Ok(())
+    }
+
+    /// Runs the plans of the tables, and adds to the sums.
+    pub(super) fn sweep_rows(&self, unit: &Unit, sums: &mut Sums) {
+        for (job, _) in unit.tables() {
+            let kernel = rows_sweep_fn(self.algorithm, job.dtype).expect("`add_rows` asked for it");
+            let Descriptor { state, sums: count, .. } = *self.rows_rule();
+            let plan = &unit.plans[job.plan];
+            merge(sums, &job.sweep(&self.machine(), kernel, plan, state, count));
+        }
+    }
+}
+
+impl Unit {
+    /// The most elements that are handed out to threads at once.
+    pub(super) fn longest(&self) -> usize {
+        self.tables().map(|(job, _)| job.len()).fold(self.jobs.len(), usize::max)
+    }
+
+    pub(super) fn tables(&self) -> impl Iterator<Item = (&RowsJob, &TensorId)> {
+        self.rows.iter().zip(&self.tables)
+    }
+}
+
+/// Checks the rows of a gradient.
+fn check_rows(tensor: &Tensor, given: &TensorStep<'_, '_>) -> Result<Rows> {
+    let name = || tensor.name.clone();
+    let Some(rows) = given.rows else {
+        return Err(Error::GradientKind { tensor: name(), registered: "rows", given: "dense" });
+    };
+    let what = "the rows";
+    if rows.count > 0 && rows.start.is_null() {
+        return Err(Error::Null { tensor: name(), what, len: rows.count });
+    }
+    if rows.count > 0 && !rows.start.addr().is_multiple_of(rows.size()) {
+        return Err(Error::Misaligned { tensor: name(), what, align: rows.size() });
+    }
+    Ok(rows)
+}
+
+// The tile of a table holds parameter and state.
+const _: () = assert!(MAX_SLOTS >= 4);
