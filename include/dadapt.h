@@ -253,6 +253,8 @@ typedef int32_t dadapt_dtype;
 #define DADAPT_ALGORITHM_PLAIN_ADAGRAD 11
 /** Lion at a rate set by hand: exp_avg. */
 #define DADAPT_ALGORITHM_PLAIN_LION 12
+/** Adan at a rate set by hand: exp_avg, exp_avg_sq, exp_avg_diff and pre_grad. */
+#define DADAPT_ALGORITHM_PLAIN_ADAN 13
 /** float. */
 #define DADAPT_DTYPE_F32 1
 /** double. */

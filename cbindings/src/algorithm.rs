@@ -36,6 +36,8 @@ pub const DADAPT_ALGORITHM_PLAIN_ADAM: dadapt_algorithm = 10;
 pub const DADAPT_ALGORITHM_PLAIN_ADAGRAD: dadapt_algorithm = 11;
 /// Lion at a rate set by hand: exp_avg.
 pub const DADAPT_ALGORITHM_PLAIN_LION: dadapt_algorithm = 12;
+/// Adan at a rate set by hand: exp_avg, exp_avg_sq, exp_avg_diff and pre_grad.
+pub const DADAPT_ALGORITHM_PLAIN_ADAN: dadapt_algorithm = 13;
 
 /// The type of a tensor's elements.
 pub type dadapt_dtype = i32;

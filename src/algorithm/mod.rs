@@ -11,6 +11,7 @@ mod adan_ip;
 mod lion;
 mod plain_adagrad;
 mod plain_adam;
+mod plain_adan;
 mod plain_lion;
 mod plain_sgd;
 mod prodigy;
@@ -166,6 +167,8 @@ algorithms! {
     PlainAdaGrad = 11 => plain_adagrad::PlainAdaGrad;
     /// Lion at a rate set by hand.
     PlainLion = 12 => plain_lion::PlainLion;
+    /// Adan at a rate set by hand.
+    PlainAdan = 13 => plain_adan::PlainAdan;
 }
 
 struct Describe;

@@ -161,7 +161,7 @@ impl<E: Element> Data<E> {
 #[test]
 fn bits_are_those_of_every_other_machine() {
     #[rustfmt::skip]
-    const PINNED: [(&str, u64, u64, u64); 12] = [
+    const PINNED: [(&str, u64, u64, u64); 13] = [
         ("adam", 0x7f89_352b_ab6b_d58b, 0xaf2d_043d_21f4_3091, 0xa1f3_d30c_b716_32e6),
         ("sgd", 0xcdad_cf84_2555_c56d, 0xca53_9650_e39f_3c0e, 0xdb79_8408_9e19_2924),
         ("adagrad", 0x8f23_c1e9_328c_82ad, 0xcb0e_d540_21f1_6e7b, 0x2793_32dd_d045_a52d),
@@ -174,6 +174,7 @@ fn bits_are_those_of_every_other_machine() {
         ("plain_adam", 0x9137_a65c_cf84_62a8, 0x2738_fb3b_ec6e_c734, 0x9e35_5afb_1737_d680),
         ("plain_adagrad", 0x9d5a_1b27_04cc_4a7d, 0x9e93_35c1_bf7b_ff26, 0xc484_867c_c563_5271),
         ("plain_lion", 0x2516_2a19_01d7_52c2, 0x92e2_3b69_3eb3_05e4, 0xe6e1_adce_4d06_2ff9),
+        ("plain_adan", 0x251a_74aa_600b_7626, 0xb744_fb59_a03b_5cd5, 0x846e_a7d5_cf72_fb3d),
     ];
     let lens = [1, 35, 600, 4097];
     let singles = Data::<f32>::new(&lens, MOST_STEPS);

@@ -439,7 +439,7 @@ int main(void)
         if (has_key(algorithm, DADAPT_KEY_SLICE_P))
             slices(algorithm);
     }
-    CHECK(algorithm == DADAPT_ALGORITHM_PLAIN_LION + 1);
+    CHECK(algorithm == DADAPT_ALGORITHM_PLAIN_ADAN + 1);
     CHECK(has_key(DADAPT_ALGORITHM_LION, DADAPT_KEY_SLICE_P)); /* slices ran */
     group_reports();
     zero_starts();
