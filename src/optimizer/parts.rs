@@ -16,11 +16,24 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// A step that has begun and takes tensors one at a time, from any thread.
 ///
-/// Dropped, it is aborted.
+/// Dropped, it is aborted. Parameters stay borrowed until it has ended:
+///
+/// ```compile_fail,E0597
+/// # use dadapt::{Algorithm, Config, DType, GroupId, Optimizer, TensorStep};
+/// let mut optimizer = Optimizer::new(&Config::new(Algorithm::Sgd)).unwrap();
+/// let id = optimizer.add_tensor(GroupId::FIRST, "w", DType::F32, 8).unwrap();
+/// let step = optimizer.step_begin().unwrap();
+/// {
+///     let mut p = vec![1.0f32; 8];
+///     step.step_tensor(TensorStep::new(id, &mut p, &[1.0; 8])).unwrap();
+/// }
+/// step.step_end().unwrap();
+/// ```
 #[derive(Debug)]
 pub struct StepInParts<'o, 'p> {
     optimizer: &'o mut Optimizer,
-    borrow: PhantomData<&'p mut [u8]>,
+    /// Invariant in `'p`: else a call could shorten the borrow of a parameter to itself.
+    borrow: PhantomData<&'p mut &'p mut [u8]>,
 }
 
 // `step_tensor` may be called from several threads.
@@ -155,8 +168,9 @@ impl Optimizer {
         for estimator in 0..self.estimators.len() {
             self.common_lr(estimator)?;
         }
-        let longest = self.tensors.iter().map(|tensor| tensor.len).max();
-        self.threads.prepare(longest.unwrap_or(0))?;
+        // What waits for the end is swept at once then.
+        let all = self.tensors.iter().fold(0, |sum: usize, tensor| sum.saturating_add(tensor.len));
+        self.threads.prepare(all)?;
         self.begun += 1;
         let sums = self.estimators.iter().map(|_| no_sums()).collect();
         let progress =

@@ -246,7 +246,7 @@ fn rejection_and_abort_leave_what_they_say() {
         open.step_tensor(TensorStep::new(ids[0], first, &[0.5])).unwrap();
         let mut bad = vec![0.5; LENS[1]];
         bad[7] = f32::NAN;
-        let copy: &mut Vec<f32> = &mut second.clone();
+        let copy = Vec::leak(second.clone());
         let error = open.step_tensor(TensorStep::new(ids[1], copy, &bad)).unwrap_err();
         assert!(matches!(error, Error::NonFiniteGradient { index: 7, .. }), "{error}");
         let updated = open.step_abort();
@@ -333,9 +333,9 @@ fn one_step_at_a_time() {
     assert!(run.bits() == before);
 
     let open = run.optimizer.step_begin().unwrap();
-    let mut copy = p.clone();
+    let copy = Vec::leak(p.clone());
     open.step_tensor(TensorStep::new(id, &mut p, &g)).unwrap();
-    let error = open.step_tensor(TensorStep::new(id, &mut copy, &g)).unwrap_err();
+    let error = open.step_tensor(TensorStep::new(id, copy, &g)).unwrap_err();
     assert!(matches!(error, Error::TensorTwice { .. }), "{error}");
     drop(open); // aborts
     assert_eq!(run.optimizer.k(), 0);
@@ -438,4 +438,20 @@ fn non_finite_values_have_the_bits_of_the_whole() {
             }
         }
     });
+}
+
+/// What waits is swept together at the end, on threads where there is enough of it.
+#[test]
+fn many_small_tensors_may_wait() {
+    let mut config = config(Algorithm::Sgd, Isa::Scalar);
+    config.set(Key::NumThreads, 2).unwrap();
+    let (mut whole, mut parts) = (Run::<f32>::new(&config), Run::<f32>::new(&config));
+    for run in [&mut whole, &mut parts] {
+        (0..3).for_each(|_| run.add(0, vec![1.0; 40_000]));
+    }
+    let g = vec![Some(vec![0.5f32; 40_000]); 3];
+    let given: Vec<_> = g.iter().map(|g| g.as_deref()).collect();
+    whole.step(&given).unwrap();
+    step_in_parts(&mut parts, &g, 0);
+    assert!(whole.bits() == parts.bits());
 }
