@@ -799,7 +799,7 @@ typedef struct dadapt_tensor {
     const void *rows;
     /** How many; g has as many rows. */
     size_t row_count;
-    /** DADAPT_INDEX_U32 or DADAPT_INDEX_I64 where row_count is not 0. */
+    /** DADAPT_INDEX_U32 or DADAPT_INDEX_I64 of a table, also where row_count is 0; else 0. */
     dadapt_index row_type;
     /** 0. */
     int32_t reserved2;
@@ -977,13 +977,15 @@ dadapt_status dadapt_optimizer_step_tensor(dadapt_optimizer *optimizer,
  *
  * report: as in dadapt_optimizer_step.
  * Errors: DADAPT_ERROR_COEFFICIENT in SGD's first step, which is over then and has changed nothing
- * but s, which counts for nothing yet. DADAPT_ERROR_STRUCT_SIZE of the report: the step is still
+ * but s, which counts for nothing yet; with d_per_group, in those groups whose first step it is,
+ * while the others have taken theirs. DADAPT_ERROR_STRUCT_SIZE of the report: the step is still
  * open. DADAPT_ERROR_NO_STEP_OPEN, _POISONED, _NULL_POINTER.
  */
 dadapt_status dadapt_optimizer_step_end(dadapt_optimizer *optimizer, dadapt_report *report);
 
 /**
- * Ends the step without an estimate: d and k are as they were.
+ * Ends the step without an estimate: d and k are as they were. (AdaGrad's totals take in what has
+ * been updated, since they go with its state.)
  *
  * Tensors that have been updated stay so; the others are as they were. (SGD's first step has kept
  * gradients in s, which counts for nothing yet.) Where no step is open nothing is done, and count
@@ -1007,7 +1009,7 @@ dadapt_status dadapt_optimizer_step_abort(dadapt_optimizer *optimizer,
  * x0 and weighted_sk.
  *
  * state: out, len elements of dtype, aligned to them; NULL where len is 0. It stays where it is
- * until the optimizer is freed or frozen.
+ * until the optimizer is freed or frozen; p0 of Prodigy only until the tensor's first gradient.
  * len: out, the state's own: less than the tensor's with slice_p, 0 where there is none. Prodigy
  * drops the p0 of a tensor that is all 0 at its first gradient.
  * dtype: out. Each is NULL where it is not wanted.

@@ -70,7 +70,8 @@ pub unsafe extern "C" fn dadapt_optimizer_step_tensor(
 ///
 /// report: as in dadapt_optimizer_step.
 /// Errors: DADAPT_ERROR_COEFFICIENT in SGD's first step, which is over then and has changed nothing
-/// but s, which counts for nothing yet. DADAPT_ERROR_STRUCT_SIZE of the report: the step is still
+/// but s, which counts for nothing yet; with d_per_group, in those groups whose first step it is,
+/// while the others have taken theirs. DADAPT_ERROR_STRUCT_SIZE of the report: the step is still
 /// open. DADAPT_ERROR_NO_STEP_OPEN, _POISONED, _NULL_POINTER.
 ///
 /// # Safety
@@ -98,7 +99,8 @@ pub unsafe extern "C" fn dadapt_optimizer_step_end(
     status
 }
 
-/// Ends the step without an estimate: d and k are as they were.
+/// Ends the step without an estimate: d and k are as they were. (AdaGrad's totals take in what has
+/// been updated, since they go with its state.)
 ///
 /// Tensors that have been updated stay so; the others are as they were. (SGD's first step has kept
 /// gradients in s, which counts for nothing yet.) Where no step is open nothing is done, and count

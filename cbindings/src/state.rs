@@ -24,7 +24,7 @@ fn start_and_len<E>(state: &mut [E]) -> (*mut c_void, usize) {
 /// x0 and weighted_sk.
 ///
 /// state: out, len elements of dtype, aligned to them; NULL where len is 0. It stays where it is
-/// until the optimizer is freed or frozen.
+/// until the optimizer is freed or frozen; p0 of Prodigy only until the tensor's first gradient.
 /// len: out, the state's own: less than the tensor's with slice_p, 0 where there is none. Prodigy
 /// drops the p0 of a tensor that is all 0 at its first gradient.
 /// dtype: out. Each is NULL where it is not wanted.

@@ -78,7 +78,7 @@ pub struct dadapt_tensor {
     pub rows: *const c_void,
     /// How many; g has as many rows.
     pub row_count: usize,
-    /// DADAPT_INDEX_U32 or DADAPT_INDEX_I64 where row_count is not 0.
+    /// DADAPT_INDEX_U32 or DADAPT_INDEX_I64 of a table, also where row_count is 0; else 0.
     pub row_type: dadapt_index,
     /// 0.
     pub reserved2: i32,

@@ -45,7 +45,7 @@ impl Rule<7, 3, 3> for AdaGrad {
         (Key::DPerGroup, 0.0),
     ];
     const STATE: [Slot; 3] = [
-        Slot::second_moment("alphak", Init::Constant(INITIAL_ALPHAK)),
+        Slot::new("alphak", Init::Constant(INITIAL_ALPHAK), Role::State).saturating(),
         Slot::new("sk", Init::Zero, Role::State),
         Slot::new("x0", Init::Parameter, Role::State),
     ];
@@ -90,6 +90,7 @@ impl Rule<7, 3, 3> for AdaGrad {
             lanes.mul_add(one_minus_momentum, z, lanes.mul(momentum, p))
         };
         if PASS & pass::SUMS == 0 {
+            let next_a = lanes.saturate(next_a);
             let next_p = step(lanes.div(next_s, next_denom));
             return ((next_p, [next_a, next_s, x0]), [s_sq, s_l1, g_sq]);
         }

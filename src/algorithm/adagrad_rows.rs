@@ -49,7 +49,7 @@ impl Rule<3, 4, 3> for AdaGradRows {
         (_, [a, s, x0, w]): Cell<E, S, 4>,
         [s_sq, s_l1, g_sq]: [E::Reg<S>; 3],
     ) -> (Cell<E, S, 4>, [E::Reg<S>; 3]) {
-        let next_a = lanes.mul_add(g, g, a);
+        let next_a = lanes.saturate(lanes.mul_add(g, g, a));
         let next_s = lanes.mul_add(gamma, g, s);
         let root = lanes.sqrt(lanes.add(next_a, eps));
         let inverse = lanes.div(lanes.splat(E::ONE), root);

@@ -49,7 +49,7 @@ impl Rule<8, 3, 2> for Adam {
     ];
     const STATE: [Slot; 3] = [
         Slot::new("exp_avg", Init::Zero, Role::State),
-        Slot::second_moment("exp_avg_sq", Init::Zero),
+        Slot::new("exp_avg_sq", Init::Zero, Role::State).saturating(),
         Slot::new("s", Init::Zero, Role::Statistic),
     ];
     const DECAY: Decay = Decay::Either;
@@ -98,6 +98,7 @@ impl Rule<8, 3, 2> for Adam {
         }
         let next_denom = lanes.add(lanes.sqrt(next_v), eps);
         if PASS & pass::SUMS == 0 {
+            let next_v = lanes.saturate(next_v);
             let next_p = lanes.sub(p, lanes.div(next_m, next_denom));
             return ((next_p, [next_m, next_v, s]), [numerator, s_l1]);
         }

@@ -43,7 +43,7 @@ impl Rule<9, 3, 3> for AdamPreprint {
     ];
     const STATE: [Slot; 3] = [
         Slot::new("exp_avg", Init::Zero, Role::State),
-        Slot::second_moment("exp_avg_sq", Init::Zero),
+        Slot::new("exp_avg_sq", Init::Zero, Role::State),
         Slot::new("s", Init::Zero, Role::Statistic),
     ];
     const DECAY: Decay = Decay::Either;

@@ -42,7 +42,7 @@ pub(super) const OPTIONS: &[(Key, f64)] = &[
 
 pub(super) const STATE: [Slot; 5] = [
     Slot::new("exp_avg", Init::Zero, Role::State),
-    Slot::second_moment("exp_avg_sq", Init::Zero),
+    Slot::new("exp_avg_sq", Init::Zero, Role::State),
     Slot::new("exp_avg_diff", Init::Zero, Role::State),
     Slot::new("pre_grad", Init::Gradient, Role::State),
     Slot::new("s", Init::Zero, Role::Statistic),

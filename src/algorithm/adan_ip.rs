@@ -24,7 +24,10 @@ pub(crate) struct AdanIp;
 impl Rule<COEFFS, 5, 2> for AdanIp {
     const NAME: &'static str = "experimental_adan_ip";
     const OPTIONS: &'static [(Key, f64)] = adan::OPTIONS;
-    const STATE: [Slot; 5] = adan::STATE;
+    const STATE: [Slot; 5] = {
+        let [m, v, e, h, s] = adan::STATE;
+        [m, v.saturating(), e, h, s]
+    };
     const DECAY: Decay = Decay::InCoeffs;
     const RESTARTS: bool = true;
 
@@ -50,6 +53,7 @@ impl Rule<COEFFS, 5, 2> for AdanIp {
         let [m, v, e, h, s] = state;
         let p = lanes.mul_add(decay_p, p, p);
         if PASS & pass::SUMS == 0 {
+            let v = lanes.saturate(v);
             let p = lanes.negate_mul_add(p_q, lanes.div(step, next_denom), p);
             return ((p, [m, v, e, h, s]), [numerator, s_l1]);
         }

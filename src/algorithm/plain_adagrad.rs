@@ -10,7 +10,7 @@
 //! Source: PyTorch's `torch.optim.Adagrad`, without `lr_decay` and `initial_accumulator_value`.
 
 use super::rule::Cell;
-use super::{Decay, Init, Rule, Scalars, Slot, decay, pass};
+use super::{Decay, Init, Role, Rule, Scalars, Slot, decay, pass};
 use crate::kernel::lanes::{LaneElement, Lanes};
 use crate::key::{Key, Options};
 use pulp::Simd;
@@ -21,7 +21,7 @@ impl Rule<3, 1, 0> for PlainAdaGrad {
     const NAME: &'static str = "plain_adagrad";
     const OPTIONS: &'static [(Key, f64)] =
         &[(Key::Lr, 1e-2), (Key::Eps, 1e-10), (Key::WeightDecay, 0.0), (Key::LayerScale, 1.0)];
-    const STATE: [Slot; 1] = [Slot::second_moment("sum", Init::Zero)];
+    const STATE: [Slot; 1] = [Slot::new("sum", Init::Zero, Role::State)];
     const DECAY: Decay = Decay::Coupled;
     const PASSES: &'static [u8] = &[pass::UPDATE];
 

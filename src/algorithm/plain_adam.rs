@@ -33,7 +33,7 @@ impl Rule<8, 2, 0> for PlainAdam {
     ];
     const STATE: [Slot; 2] = [
         Slot::new("exp_avg", Init::Zero, Role::State),
-        Slot::second_moment("exp_avg_sq", Init::Zero),
+        Slot::new("exp_avg_sq", Init::Zero, Role::State),
     ];
     const DECAY: Decay = Decay::Either;
     const PASSES: &'static [u8] = &[pass::UPDATE];

@@ -34,7 +34,7 @@ impl Rule<11, 4, 0> for PlainAdan {
     ];
     const STATE: [Slot; 4] = [
         Slot::new("exp_avg", Init::Zero, Role::State),
-        Slot::second_moment("exp_avg_sq", Init::Zero),
+        Slot::new("exp_avg_sq", Init::Zero, Role::State),
         Slot::new("exp_avg_diff", Init::Zero, Role::State),
         Slot::new("pre_grad", Init::Gradient, Role::State),
     ];

@@ -59,7 +59,7 @@ impl Rule<13, 4, 2> for Prodigy {
     ];
     const STATE: [Slot; 4] = [
         Slot::new("exp_avg", Init::Zero, Role::Moment),
-        Slot::second_moment("exp_avg_sq", Init::Zero),
+        Slot::new("exp_avg_sq", Init::Zero, Role::State),
         Slot::new("s", Init::Zero, Role::Statistic),
         Slot::new("p0", Init::Parameter, Role::Statistic),
     ];

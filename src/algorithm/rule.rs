@@ -96,8 +96,9 @@ pub(crate) struct Slot {
     pub(crate) name: &'static str,
     pub(crate) init: Init,
     pub(crate) role: Role,
-    /// Infinity does not last: after a step whose sums are not finite it becomes the largest finite
-    /// number. The lane function makes such a sum of it.
+    /// Infinity does not last: it becomes the largest finite number, in a lane function without sums
+    /// at once, else after a step whose sums are not finite, and the lane function makes such a sum
+    /// of it. (In the kernel with sums every operation counts.)
     pub(crate) saturates: bool,
 }
 
@@ -106,9 +107,8 @@ impl Slot {
         Slot { name, init, role, saturates: false }
     }
 
-    /// A second moment, which may overflow.
-    pub(crate) const fn second_moment(name: &'static str, init: Init) -> Self {
-        Slot { name, init, role: Role::State, saturates: true }
+    pub(crate) const fn saturating(self) -> Self {
+        Slot { saturates: true, ..self }
     }
 
     /// Whether a pass reads it.

@@ -33,6 +33,7 @@ pub(crate) trait LaneElement: Element {
         c: Self::Reg<S>,
     ) -> Self::Reg<S>;
     fn sign<S: Simd>(simd: S, a: Self::Reg<S>) -> Self::Reg<S>;
+    fn saturate<S: Simd>(simd: S, a: Self::Reg<S>) -> Self::Reg<S>;
 }
 
 macro_rules! lane_element {
@@ -92,6 +93,12 @@ macro_rules! lane_element {
                 // NaN is on neither side of 0, and so stays what it is.
                 let negative = simd.$select(simd.$less_than(a, zero), minus_one, a);
                 simd.$select(simd.$less_than(zero, a), one, negative)
+            }
+            #[inline(always)]
+            fn saturate<S: Simd>(simd: S, a: S::$reg) -> S::$reg {
+                let most = simd.$splat(<$ty>::MAX);
+                // Not a minimum, whose NaNs differ between instruction sets.
+                simd.$select(simd.$less_than(most, a), most, a)
             }
         }
     };
@@ -186,6 +193,11 @@ impl<S: Simd, E: LaneElement> Lanes<S, E> {
     #[inline(always)]
     pub(crate) fn sign(self, a: E::Reg<S>) -> E::Reg<S> {
         E::sign(self.0, a)
+    }
+    /// The largest finite number in place of infinity.
+    #[inline(always)]
+    pub(crate) fn saturate(self, a: E::Reg<S>) -> E::Reg<S> {
+        E::saturate(self.0, a)
     }
     /// `beta*x + a*g`: how state decays, without ever becoming subnormal.
     ///

@@ -92,6 +92,23 @@ impl Estimator {
         self.report.d = self.d;
     }
 
+    /// Adds the sums of a step that was aborted to totals over all steps, which go with the state that
+    /// it has left. Means over steps know nothing of such a step.
+    pub(super) fn keep_totals(
+        &mut self,
+        descriptor: &Descriptor,
+        scalars: &Scalars,
+        sums: &[f64; MAX_SUMS],
+    ) {
+        let mut totals = self.totals;
+        if descriptor.accumulates
+            && (descriptor.estimate)(scalars, &mut totals, sums).is_some()
+            && totals.iter().all(|x| x.is_finite())
+        {
+            self.totals = totals;
+        }
+    }
+
     /// `d <- max(d, min(target, limit, cap))`
     fn advance(&mut self, target: Target, cap: f64) -> Movement {
         if target.d <= self.d {

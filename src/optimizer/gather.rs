@@ -147,8 +147,7 @@ pub(super) fn check_arrays(
     if !given.g.is_null() {
         let rows = given.rows.map(|rows| rows.count.saturating_mul(tensor.width.unwrap_or(0)));
         let registered = rows.unwrap_or(tensor.len);
-        let len = if given.g_len == usize::MAX { registered } else { given.g_len };
-        array(given.g, len, registered, "the gradient")?;
+        array(given.g, given.g_len.unwrap_or(registered), registered, "the gradient")?;
     }
     let of_caller = tensor.owner == StateOwner::Caller;
     let expected = if of_caller { tensor.slots.len() } else { 0 };

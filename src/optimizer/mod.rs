@@ -192,8 +192,9 @@ impl Optimizer {
     ///
     /// # Errors
     /// As [`Config::set`]; [`Error::Fixed`] for `isa`, `num_threads` and `d_per_group`, for `d0`
-    /// once a step made progress, and for what decides the state of tensors that there are:
-    /// `slice_p`, and Prodigy's `beta1` or plain SGD's `momentum` from or to 0. Nothing is changed by an error.
+    /// once a step made progress or the optimizer is frozen, and for what decides the state of
+    /// tensors that there are: `slice_p`, and Prodigy's `beta1` or plain SGD's `momentum` from or to
+    /// 0. [`Error::StepOpen`]. Nothing is changed by an error.
     pub fn set(&mut self, key: Key, value: impl Into<f64>) -> Result<()> {
         self.set_option(None, key, value.into())
     }
@@ -240,6 +241,9 @@ impl Optimizer {
         }
         if key == Key::D0 && self.estimators.iter().any(|estimator| estimator.k > 0) {
             return Err(Error::Fixed { key, when: "before a step has made progress" });
+        }
+        if key == Key::D0 && self.frozen {
+            return Err(Error::Fixed { key, when: "before the optimizer is frozen" });
         }
         let before = self.settings.changes_layout(key).then(|| self.settings.clone());
         self.settings.set(&self.descriptor, group, key, value)?;

@@ -5,7 +5,7 @@ use super::overlap::OverlapCheck;
 use super::report::{Movement, StepReport};
 use super::tensor::TensorStep;
 use super::{Optimizer, TensorId};
-use crate::algorithm::{Init, pass};
+use crate::algorithm::Init;
 use crate::engine::blocks::{Gradient, Job, Sums, merge, no_sums, rounded};
 use crate::error::{Error, Result};
 use crate::kernel::fp_env::FpEnv;
@@ -51,11 +51,12 @@ impl<'p> StepInParts<'_, 'p> {
     /// that have had no gradient other than 0 while nothing else has made progress.
     ///
     /// # Errors
-    /// As [`Optimizer::step`], of this tensor, which is then as it was and may be given again. Those
-    /// given before are updated already.
+    /// As [`Optimizer::step`], of this tensor, which is then as it was. Those given before are updated
+    /// already.
     ///
     /// # Determinism
-    /// The bits are those of [`Optimizer::step`] with all the tensors, whatever their order.
+    /// The bits are those of [`Optimizer::step`] with all the tensors, whatever their order. (In a
+    /// gradient of zeros that is left until the end, -0 counts as 0.)
     pub fn step_tensor(&self, tensor: TensorStep<'p, '_>) -> Result<()> {
         // SAFETY: the tensor's borrows last as long as `step_part` asks for.
         unsafe { self.optimizer.step_part(&tensor) }
@@ -64,7 +65,8 @@ impl<'p> StepInParts<'_, 'p> {
     /// Ends the step: updates what was left until now, then the estimate `d`.
     ///
     /// # Errors
-    /// [`Error::Coefficient`] in SGD's first step, which then has changed nothing. The step is over
+    /// [`Error::Coefficient`] in SGD's first step, which then has changed nothing; with one `d` a group,
+    /// in those groups whose first step it is, while the others have taken theirs. The step is over
     /// either way.
     pub fn step_end(self) -> Result<StepReport> {
         // SAFETY: the borrows of all parameters and states given last for `'p`, which `self` carries.
@@ -75,7 +77,8 @@ impl<'p> StepInParts<'_, 'p> {
         report
     }
 
-    /// Ends the step without an estimate: `d` and `k` are as they were.
+    /// Ends the step without an estimate: `d` and `k` are as they were. (AdaGrad's totals take in what
+    /// has been updated, since they go with its state.)
     ///
     /// Returns the tensors that have been updated.
     pub fn step_abort(self) -> Vec<TensorId> {
@@ -233,7 +236,7 @@ impl Optimizer {
         let estimate = &self.estimators[estimator];
         unit.lr = self.common_lr(estimator)?;
         unit.grad_norm = f64::NAN;
-        let (moved, moves) = (self.registered(given.id)?.moved, self.moves(&job));
+        let moved = self.registered(given.id)?.moved;
         unit.active.push(given.id);
         self.note_zero_start(&mut job);
         // SAFETY: `job` checked lengths, types and alignment, and nothing overlaps; the caller vouches
@@ -253,13 +256,14 @@ impl Optimizer {
             unsafe { job.streams.state[slot].copy_from_nonoverlapping(job.streams.g, bytes) };
             let mut progress = parts.progress();
             merge(&mut progress.sums[estimator], &sum_sq);
-            progress.waiting.push(Given { id: given.id, job, moved: moves });
+            let moved = moved || self.moves(&job);
+            progress.waiting.push(Given { id: given.id, job, moved });
             return Ok(());
         }
-        let passes = if self.adapts() { pass::ALL } else { pass::UPDATE };
-        self.plan_with(estimate, estimate.d, unit, passes & !pass::MOMENT)?;
-        let mut given = Given { id: given.id, job, moved: moved || moves };
+        self.plan_with(estimate, estimate.d, unit, self.passes())?;
         let started = estimate.k > 0 && (moved || self.descriptor.accumulates);
+        let moves = !(started && moved) && self.moves(&job);
+        let mut given = Given { id: given.id, job, moved: moved || moves };
         if self.adapts() && !moves && !started {
             given.job.gradient = Gradient::Zero;
             parts.progress().waiting.push(given);
@@ -278,7 +282,7 @@ impl Optimizer {
         if self.non_finite() == NonFinite::Propagate {
             return Ok(());
         }
-        self.find_non_finite(unit).map_or(Ok(()), Err)
+        if self.is_finite(unit) { Ok(()) } else { Err(self.find_non_finite(unit)) }
     }
 
     /// The same of a table; one whose gradient is 0 all over is left as it is.
@@ -298,8 +302,8 @@ impl Optimizer {
         let estimator = self.unit(group);
         unit.lr = self.common_lr(estimator)?;
         self.refuse_non_finite(unit)?;
-        let passes = if self.adapts() { pass::ALL } else { pass::UPDATE };
-        self.plan_rows(&self.estimators[estimator], unit, passes & !pass::MOMENT)?;
+        let estimate = &self.estimators[estimator];
+        self.plan_with(estimate, estimate.d, unit, self.passes())?;
         let writing = Writing(&self.poisoned);
         let sums = self.sweep(unit);
         std::mem::forget(writing);
@@ -337,9 +341,9 @@ impl Optimizer {
     #[inline(never)]
     unsafe fn close_with(&mut self, progress: &mut Progress) -> Result<()> {
         let mut units: Vec<Unit> = Vec::new();
+        let mut outcome = Ok(());
         for estimator in 0..self.estimators.len() {
-            let mut unit = Unit { lr: self.common_lr(estimator)?, ..Unit::default() };
-            unit.grad_norm = f64::NAN;
+            let mut unit = Unit { grad_norm: f64::NAN, ..Unit::default() };
             for given in &progress.waiting {
                 if self.unit(given.job.group) == estimator {
                     // SAFETY: as when it was checked: the caller vouches that the arrays are valid.
@@ -347,7 +351,11 @@ impl Optimizer {
                     unit.active.push(given.id);
                 }
             }
-            unit.stays = self.close_unit(estimator, &mut unit, progress)?;
+            unit.stays = self.close_unit(estimator, &mut unit, progress).unwrap_or_else(|error| {
+                // Of this estimate alone: the others have moved already, and are settled.
+                outcome = Err(error);
+                Some(Movement::NoProgress)
+            });
             units.push(unit);
         }
         let writing = Writing(&self.poisoned);
@@ -373,7 +381,7 @@ impl Optimizer {
             let sums = rounded(&progress.sums[estimator]);
             self.settle(estimator, unit.lr, unit.grad_norm, &sums);
         }
-        Ok(())
+        outcome
     }
 
     /// Decides whether a step in parts made progress, and plans what has waited for that.
@@ -383,6 +391,7 @@ impl Optimizer {
         unit: &mut Unit,
         progress: &mut Progress,
     ) -> Result<Option<Movement>> {
+        unit.lr = self.common_lr(estimator)?;
         if unit.lr == 0.0 {
             return Ok(Some(Movement::LrZero));
         }
@@ -404,8 +413,7 @@ impl Optimizer {
                 return Ok(Some(Movement::NoProgress));
             }
         }
-        let passes = if self.adapts() { pass::ALL } else { pass::UPDATE };
-        self.plan_with(estimate, estimate.d, unit, passes & !pass::MOMENT)?;
+        self.plan_with(estimate, estimate.d, unit, self.passes())?;
         Ok(None)
     }
 
@@ -413,7 +421,22 @@ impl Optimizer {
     #[doc(hidden)]
     pub fn abort_step(&mut self) -> Vec<TensorId> {
         let Some(parts) = self.parts.take() else { return Vec::new() };
+        let _env = FpEnv::set_default();
+        self.abort(parts)
+    }
+
+    // Not inlined: no float operation may move out of the environment that `abort_step` sets.
+    #[inline(never)]
+    fn abort(&mut self, parts: Parts) -> Vec<TensorId> {
         let progress = parts.progress.into_inner().unwrap_or_else(PoisonError::into_inner);
+        for (estimator, sums) in progress.sums.iter().enumerate() {
+            let lr = self.common_lr(estimator).unwrap_or_default();
+            if self.adapts() && lr != 0.0 {
+                let estimate = &mut self.estimators[estimator];
+                let scalars = estimate.scalars(lr, self.settings.optimizer());
+                estimate.keep_totals(&self.descriptor, &scalars, &rounded(sums));
+            }
+        }
         self.note_updates(&progress);
         self.drop_kept(&progress);
         let dense = progress.updated.iter().map(|given| given.id);

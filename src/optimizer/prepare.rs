@@ -3,6 +3,7 @@
 use super::estimator::Estimator;
 use super::gather::Unit;
 use super::report::Movement;
+use super::tensor::StateOwner;
 use super::{Optimizer, TensorId};
 use crate::algorithm::{Descriptor, Scalars, decay, pass};
 use crate::dtype::{DType, Element};
@@ -57,19 +58,30 @@ impl Optimizer {
         }
     }
 
-    /// The first gradient that is not finite, as an error that says where.
-    pub(super) fn find_non_finite(&self, unit: &Unit) -> Option<Error> {
-        if unit.jobs.all_finite(&self.machine()) {
-            return self.find_non_finite_row(unit);
-        }
-        let found = unit.jobs.iter().zip(&unit.active).find_map(|(job, id)| {
+    /// What a sweep does that does all: an optimizer that estimates nothing leaves the sums out. The
+    /// groups say whether there is a first moment.
+    pub(super) fn passes(&self) -> u8 {
+        let all = pass::STATE | pass::PARAMETER;
+        if self.adapts() { all | pass::SUMS } else { all }
+    }
+
+    /// Whether every gradient is finite.
+    pub(super) fn is_finite(&self, unit: &Unit) -> bool {
+        let machine = self.machine();
+        unit.jobs.all_finite(&machine) && unit.tables().all(|(job, _)| job.is_finite(&machine))
+    }
+
+    /// Where the value is that [`is_finite`](Self::is_finite) has found.
+    pub(super) fn find_non_finite(&self, unit: &Unit) -> Error {
+        let dense = unit.jobs.iter().zip(&unit.active).find_map(|(job, id)| {
             // SAFETY: `job` checked the gradient, and its borrow lasts for the step.
             let place = unsafe { first_non_finite(job.dtype, job.streams.g, job.len) };
             place.map(|place| (id, place))
         });
-        let (id, (index, value)) = found.expect("the scan found one");
+        let rows = || unit.tables().find_map(|(job, id)| Some((id, job.first_non_finite()?)));
+        let (id, (index, value)) = dense.or_else(rows).expect("the scan found one");
         let tensor = self.tensors[id.index()].name.clone();
-        Some(Error::NonFiniteGradient { tensor, index, value })
+        Error::NonFiniteGradient { tensor, index, value }
     }
 
     /// Decides whether a step makes progress, and plans it. Returns why it does not.
@@ -91,9 +103,7 @@ impl Optimizer {
             return Ok(Some(Movement::NonFinite));
         }
         unit.jobs.iter_mut().for_each(|job| self.note_zero_start(job));
-        let passes = if self.adapts() { pass::ALL } else { pass::UPDATE };
-        self.plan_with(estimate, estimate.d, unit, passes & !pass::MOMENT)?;
-        self.plan_rows(estimate, unit, passes & !pass::MOMENT)?;
+        self.plan_with(estimate, estimate.d, unit, self.passes())?;
         Ok(None)
     }
 
@@ -157,6 +167,13 @@ impl Optimizer {
         {
             tensor.started_at_zero = true;
             tensor.free(slot);
+            if tensor.owner == StateOwner::Caller {
+                let bytes = tensor.slot_len(slot) * tensor.dtype.size();
+                if bytes > 0 {
+                    // SAFETY: `job` checked the array, and its borrow lasts for the step.
+                    unsafe { job.streams.state[slot].write_bytes(0, bytes) };
+                }
+            }
         }
     }
 
@@ -226,6 +243,6 @@ impl Optimizer {
                 }
             };
         }
-        Ok(())
+        self.plan_rows(scalars, unit, passes)
     }
 }

@@ -1,11 +1,10 @@
 //! Tables whose gradients are of single rows, as an embedding layer gives them.
 
-use super::estimator::Estimator;
 use super::gather::{Unit, check_arrays};
 use super::overlap::{OverlapCheck, Span};
 use super::tensor::{Rows, StateOwner, Tensor, TensorStep};
 use super::{GroupId, Optimizer, TensorId};
-use crate::algorithm::{Descriptor, MAX_SLOTS};
+use crate::algorithm::{Descriptor, Scalars};
 use crate::dtype::DType;
 use crate::engine::blocks::{Sums, merge};
 use crate::engine::rows::RowsJob;
@@ -104,23 +103,13 @@ impl Optimizer {
         Ok(())
     }
 
-    /// The first gradient of a table that is not finite.
-    pub(super) fn find_non_finite_row(&self, unit: &Unit) -> Option<Error> {
-        let machine = self.machine();
-        let (job, id) = unit.tables().find(|(job, _)| !job.is_finite(&machine))?;
-        let (index, value) = job.first_non_finite()?;
-        let tensor = self.tensors[id.index()].name.clone();
-        Some(Error::NonFiniteGradient { tensor, index, value })
-    }
-
     /// Plans for the tables of a step.
     pub(super) fn plan_rows(
         &self,
-        estimate: &Estimator,
+        mut scalars: Scalars,
         unit: &mut Unit,
         passes: u8,
     ) -> Result<()> {
-        let mut scalars = estimate.scalars(unit.lr, self.settings.optimizer());
         for at in 0..unit.tables.len() {
             let job = &mut unit.rows[at];
             scalars.lr = self.settings.group(job.group).get(Key::Lr);
@@ -168,6 +157,3 @@ fn check_rows(tensor: &Tensor, given: &TensorStep<'_, '_>) -> Result<Rows> {
     }
     Ok(rows)
 }
-
-// The tile of a table holds parameter and state.
-const _: () = assert!(MAX_SLOTS >= 4);

@@ -81,11 +81,11 @@ impl Optimizer {
         let moving = |unit: &&Unit| unit.lr != 0.0;
         let policy = self.non_finite();
         if policy != NonFinite::Propagate
-            && let Some(error) =
-                scratch.units.iter().filter(moving).find_map(|unit| self.find_non_finite(unit))
+            && let Some(unit) =
+                scratch.units.iter().filter(moving).find(|unit| !self.is_finite(unit))
         {
             if policy == NonFinite::Reject {
-                return Err(error);
+                return Err(self.find_non_finite(unit));
             }
             self.estimators.iter_mut().for_each(|estimator| estimator.stay(Movement::NonFinite));
             return Ok(self.estimators[0].report);

@@ -128,6 +128,9 @@ impl Tensor {
 
     /// Elements of a state slot.
     pub(super) fn slot_len(&self, slot: usize) -> usize {
+        if self.memory.get(slot).is_some_and(Option::is_none) {
+            return 0; // of the library's own, and given back
+        }
         self.layout.slot_len(&self.slots[slot], self.len)
     }
 
@@ -266,7 +269,8 @@ pub struct TensorStep<'p, 'g> {
     pub(super) p_len: usize,
     /// Null where the gradient is absent.
     pub(super) g: *const u8,
-    pub(super) g_len: usize,
+    /// `None` where the caller vouched for the length.
+    pub(super) g_len: Option<usize>,
     /// Where the gradient is of single rows: which.
     pub(super) rows: Option<Rows>,
     pub(super) state: [*mut u8; MAX_SLOTS],
@@ -291,7 +295,7 @@ impl<'p, 'g> TensorStep<'p, 'g> {
             p: p.as_mut_ptr().cast(),
             p_len: p.len(),
             g: g.as_ptr().cast(),
-            g_len: g.len(),
+            g_len: Some(g.len()),
             rows: None,
             state: [ptr::null_mut(); MAX_SLOTS],
             state_len: Some([0; MAX_SLOTS]),
@@ -323,7 +327,7 @@ impl<'p, 'g> TensorStep<'p, 'g> {
     /// As of `g` in [`from_raw`](Self::from_raw): `rows` points to `count` numbers of that type.
     pub unsafe fn with_raw_rows(mut self, rows: *const u8, count: usize, index: Index) -> Self {
         self.rows = Some(Rows { start: rows, count, index });
-        self.g_len = usize::MAX; // vouched for
+        self.g_len = None;
         self
     }
 
@@ -371,7 +375,7 @@ impl<'p, 'g> TensorStep<'p, 'g> {
             p,
             p_len: len,
             g,
-            g_len: len,
+            g_len: Some(len),
             rows: None,
             state: slots,
             state_len: None,

@@ -3,8 +3,8 @@
 use crate::isas::each_isa;
 use crate::run::{Random, Run, adapts, bits, config, rounded};
 use dadapt::{
-    Algorithm, Config, DType, Element, Error, GroupId, Isa, Key, NonFinite, Optimizer, StepReport,
-    TensorId, TensorStep,
+    Algorithm, Config, DType, Element, Error, GroupId, Isa, Key, NonFinite, Optimizer, StateOwner,
+    StepReport, TensorId, TensorStep,
 };
 use std::thread;
 
@@ -275,8 +275,7 @@ fn a_refused_tensor_may_be_given_again() {
         for ((id, p), g) in ids.iter().zip(p.iter_mut()).zip(&g) {
             let bad = vec![f32::INFINITY; p.len()];
             let mut copy = p.clone();
-            // SAFETY: the copy outlives the step: it is leaked.
-            let copy: &mut [f32] = Vec::leak(std::mem::take(&mut copy));
+            let copy = Vec::leak(std::mem::take(&mut copy));
             open.step_tensor(TensorStep::new(*id, copy, &bad)).unwrap_err();
             open.step_tensor(TensorStep::new(*id, p, g.as_ref().unwrap())).unwrap();
         }
@@ -364,6 +363,8 @@ fn a_refused_end_forgets_nothing_that_was_updated() {
     assert!(matches!(error, Error::Coefficient { group: 1, .. }), "{error}");
     assert_eq!(run.p[2], [3.0; 3], "that group itself is as it was");
     assert_ne!(run.p[1], [2.0; 3], "MISTRUSTED: the other group waited");
+    let reports = [0, 1].map(|group| run.optimizer.report(GroupId::new(group)).unwrap());
+    assert_eq!(reports.map(|report| (report.k, report.applied)), [(2, true), (0, false)]);
     run.step(&[None, Some(&[1.0; 3]), None]).unwrap();
     assert_eq!(run.state(1, "x0"), [2.0; 3], "a second start");
 }
@@ -454,4 +455,35 @@ fn many_small_tensors_may_wait() {
     whole.step(&given).unwrap();
     step_in_parts(&mut parts, &g, 0);
     assert!(whole.bits() == parts.bits());
+}
+
+/// AdaGrad's estimate divides by a total that is the sum of |s| of all tensors: also where a step that
+/// moved s was aborted, of dense tensors and of tables.
+#[test]
+fn an_aborted_step_is_in_totals() {
+    let mut run = Run::<f64>::new(&config(Algorithm::AdaGrad, Isa::Scalar));
+    run.add(0, vec![1.0; 50]);
+    run.add(0, vec![2.0; 30]);
+    let add = |run: &mut Run<f64>| {
+        let owner = StateOwner::Library;
+        run.optimizer.add_rows(GroupId::FIRST, "rows", DType::F64, 10, 4, owner).unwrap()
+    };
+    let (table, mut rows) = (add(&mut run), vec![0.5; 40]);
+    let g = [vec![0.5; 50], vec![-0.25; 30]];
+    run.step(&[Some(&g[0]), Some(&g[1])]).unwrap();
+    let before = (run.optimizer.d(), run.optimizer.k());
+    let Run { optimizer, ids, p } = &mut run;
+    let open = optimizer.step_begin().unwrap();
+    open.step_tensor(TensorStep::new(ids[0], &mut p[0], &g[0])).unwrap();
+    open.step_tensor(TensorStep::rows(table, &mut rows, &[3u32, 3], &[1.0; 8])).unwrap();
+    assert_eq!(open.step_abort(), [ids[0], table]);
+    assert_eq!((run.optimizer.d(), run.optimizer.k()), before);
+    // Back to where s was: without the aborted sums the total would be off by a third.
+    let back: Vec<f64> = g[0].iter().map(|g| -g).collect();
+    let report = run.step(&[Some(&back), None]).unwrap();
+    let optimizer = &run.optimizer;
+    let sum = |id, slot| optimizer.state::<f64>(id, slot).unwrap().iter().map(|s| s.abs()).sum();
+    let total: f64 = [run.ids[0], run.ids[1], table].map(|id| sum(id, "sk")).iter().sum::<f64>();
+    // Each of the few partial sums of some hundred terms rounds by less than that.
+    assert!((report.denominator / total - 1.0).abs() < 1e-13, "{} {total}", report.denominator);
 }

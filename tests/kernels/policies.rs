@@ -5,7 +5,9 @@ use crate::recurrences::{self, Oracle};
 use crate::run::{
     Random, Run, adapts, bits, config, distance, largest, reference_name, rounded, unit_roundoff,
 };
-use dadapt::{Algorithm, DType, Element, GroupId, Isa, Key, Optimizer, StateOwner, TensorStep};
+use dadapt::{
+    Algorithm, DType, Element, Error, GroupId, Isa, Key, Optimizer, StateOwner, TensorStep,
+};
 
 const LENS: [usize; 5] = [1, 2, 35, 4097, 9000];
 const STEPS: usize = 30;
@@ -153,6 +155,8 @@ fn freezing_keeps_d_and_frees_statistics() {
             early.set("freeze", 1.0);
             (0..5).for_each(|step| early.step(&format!("{what} frozen at once, {step}")));
             assert_eq!(early.run.optimizer.d(), 1e-3, "{what}");
+            let fixed = early.run.optimizer.set(Key::D0, 1.0).unwrap_err();
+            assert!(matches!(fixed, Error::Fixed { key: Key::D0, .. }), "{what}: {fixed}");
         }
     });
 }
@@ -265,7 +269,7 @@ fn a_cap_binds_where_it_binds() {
     }
 }
 
-/// Prodigy's copy of a start that is all zero has no memory, and is not read where the caller has some.
+/// Prodigy's copy of a start that is all zero has no memory; the caller's, where it is, holds it once.
 #[test]
 fn a_start_at_zero_is_not_kept() {
     each_isa(|isa| {
@@ -275,6 +279,7 @@ fn a_start_at_zero_is_not_kept() {
             (0..STEPS).for_each(|step| pair.step(&format!("{isa} slice {slice} step {step}")));
             assert!(pair.oracle.d > 1.3e-3, "MISTRUSTED: d did not grow");
             assert_eq!(pair.run.state(1, "p0").len(), 0);
+            assert_eq!(pair.run.optimizer.state_len(pair.run.ids[1], "p0").unwrap(), 0);
             assert_eq!(pair.run.state(2, "p0").len(), 70usize.div_ceil(slice as usize));
         }
         let mut owned = Run::<f32>::new(&config(Algorithm::Prodigy, isa));
@@ -293,6 +298,7 @@ fn a_start_at_zero_is_not_kept() {
             let given = TensorStep::new(id, &mut p, &g).with_state([a, b, c, d]);
             optimizer.step(&mut [given]).unwrap();
             assert_eq!(bits(&p), bits(&owned.p[0]), "{isa}");
+            assert!(state[3].iter().all(|p0| *p0 == 0.0), "{isa}: not the start");
         }
     });
 }
@@ -308,4 +314,26 @@ fn means_that_nobody_needs_are_not_kept() {
     };
     none(Algorithm::Prodigy, &[("beta1", 0.0)], "exp_avg");
     none(Algorithm::PlainSgd, &[("weight_decay", 0.1)], "momentum_buffer");
+}
+
+/// An optimizer without sums takes overflow back too.
+#[test]
+fn frozen_second_moments_stay_finite() {
+    each_isa(|isa| {
+        let moments = [
+            (Algorithm::Adam, "exp_avg_sq"),
+            (Algorithm::AdaGrad, "alphak"),
+            (Algorithm::ExperimentalAdanIp, "exp_avg_sq"),
+        ];
+        for (algorithm, slot) in moments {
+            let mut run = Run::<f32>::new(&config(algorithm, isa));
+            run.add(0, vec![1.0; 35]);
+            run.step(&[Some(&[0.5; 35])]).unwrap();
+            run.optimizer.freeze().unwrap();
+            run.step(&[Some(&[1e25; 35])]).unwrap();
+            assert!(run.state(0, slot).iter().all(|v| *v == f32::MAX), "{algorithm} {isa}");
+            run.step(&[Some(&[0.5; 35])]).unwrap();
+            assert!(run.parameter(0).iter().all(|p| p.is_finite()), "{algorithm} {isa}");
+        }
+    });
 }

@@ -189,8 +189,8 @@ fn slices_are_each_groups_own() {
     });
 }
 
-/// A second moment that overflows is taken back to the largest number where the sums meet it, which is
-/// in the slice. Beside it, it ends the movement of its element, as in the reference, and nothing else.
+/// A second moment that overflows is taken back to the largest number, in the slice and beside it:
+/// an infinite one would end all movement of its element.
 #[test]
 fn one_huge_gradient_beside_the_slice_does_not_poison() {
     each_isa(|isa| {
@@ -208,7 +208,7 @@ fn one_huge_gradient_beside_the_slice_does_not_poison() {
                     run.step(&[Some(&[0.5; 35])]).unwrap();
                     let v = run.state(0, "exp_avg_sq")[place];
                     let what = format!("{algorithm} {isa} element {place} step {step}");
-                    assert_eq!(v.is_finite(), place == 6, "{what}: v {v}");
+                    assert!(v.is_finite(), "{what}: v {v}");
                     assert!(run.parameter(0).iter().all(|p| p.is_finite()), "{what}");
                     let report = run.optimizer.report(GroupId::FIRST).unwrap();
                     // In the slice the step after still meets the overflow, as Adan's difference.

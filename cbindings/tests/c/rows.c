@@ -119,8 +119,13 @@ static void bad_rows_change_nothing(void)
     FAILS(DADAPT_ERROR_NOT_FOR_ROWS, "weight_decay", dadapt_optimizer_step(optimizer, &t, 1, NULL));
     CHECK(!memcmp(p, before, sizeof p));
 
-    /* A struct from before there were rows still works, of a dense tensor. */
+    /* A batch that touches no row. */
     OK(dadapt_optimizer_set_f64(optimizer, DADAPT_ALL_GROUPS, DADAPT_KEY_WEIGHT_DECAY, 0.0));
+    t = table_of(id, p, g, NULL, 0, DADAPT_INDEX_U32);
+    OK(dadapt_optimizer_step(optimizer, &t, 1, NULL));
+    CHECK(!memcmp(p, before, sizeof p));
+
+    /* A struct from before there were rows still works, of a dense tensor. */
     t = tensor_of(dense, LEN, p, before);
     t.struct_size = offsetof(dadapt_tensor, rows);
     OK(dadapt_optimizer_step(optimizer, &t, 1, NULL));
