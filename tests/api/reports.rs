@@ -1,6 +1,6 @@
 //! What a step says of itself: every reason why d moved or did not.
 
-use crate::run::{Run, adapts};
+use crate::run::{Run, adapting, adapts, has};
 use dadapt::{Algorithm, Config, GroupId, Key, Movement, NonFinite, StepReport, Sweeps};
 
 fn run(algorithm: Algorithm) -> Run<f32> {
@@ -26,15 +26,6 @@ fn unchanged(run: &mut Run<f32>, g: Option<&[f32]>, movement: Movement) {
     assert_eq!((report.d_hat, report.dlr, report.denominator), (report.d, 0.0, 0.0));
     assert!(report.grad_norm.is_nan());
     assert_eq!(run.bits(), before);
-}
-
-/// Those that estimate a d.
-fn adapting() -> impl Iterator<Item = Algorithm> {
-    Algorithm::ALL.iter().copied().filter(|algorithm| adapts(*algorithm))
-}
-
-fn has(algorithm: Algorithm, key: Key) -> bool {
-    algorithm.options().iter().any(|(k, _)| *k == key)
 }
 
 /// Steps with the same gradient until d moves for that reason, and the reports.

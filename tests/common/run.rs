@@ -19,9 +19,27 @@ pub fn reference_name(algorithm: Algorithm) -> &'static str {
     algorithm.name().trim_start_matches("experimental_")
 }
 
+/// Whether the algorithm has the option.
+pub fn has(algorithm: Algorithm, key: Key) -> bool {
+    algorithm.options().iter().any(|(has, _)| *has == key)
+}
+
+/// Sets an option, by its name, where the algorithm has it.
+pub fn set_if_there(config: &mut Config, option: &str, value: f64) {
+    let key = Key::from_name(option).unwrap();
+    if has(config.algorithm(), key) {
+        config.set(key, value).unwrap();
+    }
+}
+
 /// Whether it finds d, which is 1 and stays so otherwise.
 pub fn adapts(algorithm: Algorithm) -> bool {
-    algorithm.options().iter().any(|(key, _)| *key == Key::D0)
+    has(algorithm, Key::D0)
+}
+
+/// Those that find d.
+pub fn adapting() -> impl Iterator<Item = Algorithm> {
+    Algorithm::ALL.iter().copied().filter(|algorithm| adapts(*algorithm))
 }
 
 /// An optimizer and the parameters of its tensors.

@@ -2,8 +2,8 @@
 //! and where blocks begin.
 
 use crate::isas::{each_isa, scaled};
-use crate::run::{Random, Run, adapts, config, rounded};
-use dadapt::{Algorithm, Config, Element, Isa, Key, TensorStep};
+use crate::run::{Random, Run, adapts, config, rounded, set_if_there};
+use dadapt::{Algorithm, Element, Isa, Key, TensorStep};
 use rayon::ThreadPoolBuilder;
 
 /// Elements of a block, at whose boundaries a tensor may be cut.
@@ -28,20 +28,12 @@ const KINDS: [(&str, &[(&str, f64)]); 8] = [
     ("no prox", &[("weight_decay", 0.01), ("no_prox", 1.0)]),
     ("sliced", &[("weight_decay", 0.01), ("slice_p", 3.0)]),
     ("moment", &[("beta1", 0.0), ("momentum", 0.9), ("dampening", 0.1)]),
-    ("frozen", &[("freeze", 1.0)]),
+    ("frozen", &[]),
 ];
 
 /// From one element to more than the first caches hold, and enough in all for threads to be woken.
 fn lens() -> [usize; 8] {
     [1, 15, 257, 4095, 4097, 3 * BLOCK, 70_001, scaled(250_000)]
-}
-
-/// Sets an option where the algorithm has it.
-pub fn set_if_there(config: &mut Config, name: &str, value: f64) {
-    let options = config.algorithm().options();
-    if let Some((key, _)) = options.iter().find(|(key, _)| key.name() == name) {
-        config.set(*key, value).unwrap();
-    }
 }
 
 #[test]

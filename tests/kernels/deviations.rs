@@ -16,7 +16,9 @@
 
 use crate::isas::each_isa;
 use crate::recurrences::{self, Oracle};
-use crate::run::{Random, Run, adapts, bits, config, distance, largest, reference_name, rounded};
+use crate::run::{
+    Random, Run, adapts, bits, config, distance, has, largest, reference_name, rounded,
+};
 use dadapt::{Algorithm, Element, Isa, Key, Movement};
 
 const D0: f64 = 1e-3;
@@ -24,13 +26,9 @@ const D0: f64 = 1e-3;
 const LENS: [usize; 2] = [7, 4133];
 type Options<'a> = &'a [(Option<usize>, &'a str, f64)];
 
-fn has(algorithm: Algorithm, option: &str) -> bool {
-    algorithm.options().iter().any(|(key, _)| key.name() == option)
-}
-
 fn set<E: Element>(run: &mut Run<E>, options: Options) {
     for (group, option, value) in options {
-        if has(run.optimizer.algorithm(), option) {
+        if has(run.optimizer.algorithm(), Key::from_name(option).unwrap()) {
             run.set(*group, option, *value);
         }
     }
@@ -109,7 +107,7 @@ fn check_groups<E: Element>(isa: Isa) {
     for &algorithm in Algorithm::ALL {
         let mut tried = 0;
         for option in ["weight_decay", "momentum", "eps", "decouple", "dampening", "no_prox"] {
-            if !has(algorithm, option) {
+            if !has(algorithm, Key::from_name(option).unwrap()) {
                 continue;
             }
             tried += 1;
@@ -225,7 +223,7 @@ fn every_algorithm_has_a_layer_scale() {
             let mut scaled = start::<f64>(algorithm, isa, &rates);
             let mut changed = start::<f64>(algorithm, isa, &rates);
             scaled.set(Some(1), "layer_scale", SCALE);
-            if has(algorithm, "eps") {
+            if has(algorithm, Key::Eps) {
                 let eps = changed.optimizer.get(Key::Eps).unwrap();
                 changed.set(Some(1), "eps", factor * eps);
             }

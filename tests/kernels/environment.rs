@@ -4,9 +4,9 @@
 use std::arch::asm;
 use std::hint::black_box;
 
-use crate::bits::{set_if_there, steps};
+use crate::bits::steps;
 use crate::isas::each_isa;
-use crate::run::{Run, adapts, config, rounded};
+use crate::run::{Run, adapts, config, rounded, set_if_there};
 use dadapt::{Algorithm, Element, Isa, Key};
 use rayon::ThreadPoolBuilder;
 

@@ -19,7 +19,7 @@
 use crate::isas::{each_isa, scaled};
 use crate::recurrences::{self, Oracle};
 use crate::run::{
-    Random, Run, adapts, config, distance, largest, reference_name, rounded, unit_roundoff,
+    Random, Run, adapts, config, distance, has, largest, reference_name, rounded, unit_roundoff,
 };
 use dadapt::{Algorithm, Element, Isa, Key, Movement, Scope};
 
@@ -279,7 +279,7 @@ impl<E: Element> Case<E> {
     /// Where the algorithm has the option.
     fn set(&mut self, group: Option<usize>, option: &str, value: f64) {
         let key = Key::from_name(option).unwrap();
-        if !self.run.optimizer.algorithm().options().iter().any(|(has, _)| *has == key) {
+        if !has(self.run.optimizer.algorithm(), key) {
             return;
         }
         assert!(group.is_none() || key.scope() == Scope::Group);

@@ -1,7 +1,7 @@
 //! Steps in parts: the very bits of whole steps, whatever the order of tensors and the threads.
 
 use crate::isas::each_isa;
-use crate::run::{Random, Run, adapts, bits, config, rounded};
+use crate::run::{Random, Run, adapts, bits, config, rounded, set_if_there};
 use dadapt::{
     Algorithm, Config, DType, Element, Error, GroupId, Isa, Key, NonFinite, Optimizer, StateOwner,
     StepReport, TensorId, TensorStep,
@@ -25,9 +25,7 @@ fn start<E: Element>(algorithm: Algorithm, isa: Isa, options: &[(&str, f64)]) ->
     }
     config.add_group();
     for (name, value) in options {
-        if let Some((key, _)) = algorithm.options().iter().find(|(key, _)| key.name() == *name) {
-            config.set(*key, *value).unwrap();
-        }
+        set_if_there(&mut config, name, *value);
     }
     let mut run = Run::new(&config);
     let mut random = Random(17);

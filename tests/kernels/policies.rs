@@ -3,7 +3,8 @@
 use crate::isas::each_isa;
 use crate::recurrences::{self, Oracle};
 use crate::run::{
-    Random, Run, adapts, bits, config, distance, largest, reference_name, rounded, unit_roundoff,
+    Random, Run, adapting, adapts, bits, config, distance, has, largest, reference_name, rounded,
+    unit_roundoff,
 };
 use dadapt::{
     Algorithm, DType, Element, Error, GroupId, Isa, Key, Optimizer, StateOwner, TensorStep,
@@ -12,16 +13,8 @@ use dadapt::{
 const LENS: [usize; 5] = [1, 2, 35, 4097, 9000];
 const STEPS: usize = 30;
 
-fn adapting() -> impl Iterator<Item = Algorithm> {
-    Algorithm::ALL.iter().copied().filter(|algorithm| adapts(*algorithm))
-}
-
 fn sliceable() -> impl Iterator<Item = Algorithm> {
     Algorithm::ALL.iter().copied().filter(|algorithm| has(*algorithm, Key::SliceP))
-}
-
-fn has(algorithm: Algorithm, key: Key) -> bool {
-    algorithm.options().iter().any(|(k, _)| *k == key)
 }
 
 /// A run with its oracle, one group, tensors of `lens`, the second of them all zero.

@@ -4,7 +4,7 @@
 use crate::isas::each_isa;
 use crate::recurrences::{self, Oracle};
 use crate::run::{
-    Random, Run, bits, config, distance, largest, reference_name, rounded, unit_roundoff,
+    Random, Run, bits, config, distance, has, largest, reference_name, rounded, unit_roundoff,
 };
 use dadapt::{Algorithm, Config, Element, GroupId, Isa, Key};
 
@@ -15,9 +15,8 @@ const D0: f64 = 1e-3;
 
 /// Each algorithm that has slices, and whether its first moment is left out (Prodigy's may be).
 fn kinds() -> Vec<(Algorithm, bool)> {
-    let has = |algorithm: &Algorithm| algorithm.options().iter().any(|(k, _)| *k == Key::SliceP);
-    let mut kinds: Vec<_> =
-        Algorithm::ALL.iter().filter(|algorithm| has(algorithm)).map(|a| (*a, false)).collect();
+    let sliceable = Algorithm::ALL.iter().filter(|algorithm| has(**algorithm, Key::SliceP));
+    let mut kinds: Vec<_> = sliceable.map(|algorithm| (*algorithm, false)).collect();
     assert_eq!(kinds.len(), 6, "MISTRUSTED: of those that do not compute p from s");
     kinds.push((Algorithm::Prodigy, true));
     kinds

@@ -1,8 +1,8 @@
 //! Values at the edges of the number format: same bits everywhere, no panic, and a `d` that holds.
 
-use crate::bits::{set_if_there, steps};
+use crate::bits::steps;
 use crate::isas::each_isa;
-use crate::run::{Run, adapts, config, rounded};
+use crate::run::{Run, adapts, config, rounded, set_if_there};
 use dadapt::{Algorithm, DType, Element, Error, Isa, Key, Movement, NonFinite};
 
 const LEN: usize = 39;

@@ -26,7 +26,7 @@
 
 use crate::isas::{each_isa, scaled};
 use crate::recurrences::{self, Oracle, Tensor};
-use crate::run::{adapts, bits, config, reference_name, unit_roundoff};
+use crate::run::{adapts, bits, config, has, reference_name, unit_roundoff};
 
 use dadapt::{Algorithm, Element, GroupId, Isa, Key, Optimizer, Sweeps, TensorStep};
 
@@ -101,7 +101,7 @@ struct Kind {
 impl Kind {
     /// Of an algorithm, the plainest first.
     fn all(algorithm: Algorithm) -> Vec<Kind> {
-        let has = |key: Key| algorithm.options().iter().any(|(has, _)| *has == key);
+        let has = |key| has(algorithm, key);
         let decays: &[(&str, &[(&str, f64)])] = if has(Key::Decouple) {
             &[
                 ("no decay", &[("weight_decay", 0.0)]),
