@@ -61,11 +61,14 @@ unsafe fn tensor_size(start: *const u8, place: Place) -> Outcome<usize> {
     Ok(size)
 }
 
-/// The descriptor at `start`; fields that its version lacks are 0.
-///
 /// # Safety
-/// `start` points to `size` bytes that C wrote.
-unsafe fn read_tensor(start: *const u8, size: usize, place: Place) -> Outcome<dadapt_tensor> {
+/// As [`read_tensor`].
+#[cold]
+unsafe fn read_other_version(
+    start: *const u8,
+    size: usize,
+    place: Place,
+) -> Outcome<dadapt_tensor> {
     let known = size.min(size_of::<dadapt_tensor>());
     for byte in known..size {
         // SAFETY: the struct has `size` bytes.
@@ -79,21 +82,43 @@ unsafe fn read_tensor(start: *const u8, size: usize, place: Place) -> Outcome<da
     let mut tensor = MaybeUninit::<dadapt_tensor>::zeroed();
     // SAFETY: both hold `known` bytes; zeros are a value of every field, and so is what C wrote
     // there.
-    let tensor = unsafe {
+    unsafe {
         ptr::copy_nonoverlapping(start, tensor.as_mut_ptr().cast(), known);
-        tensor.assume_init()
+        Ok(tensor.assume_init())
+    }
+}
+
+/// The descriptor at `start`; fields that its version lacks are 0.
+///
+/// # Safety
+/// `start` points to `size` bytes that C wrote.
+#[inline]
+unsafe fn read_tensor(start: *const u8, size: usize, place: Place) -> Outcome<dadapt_tensor> {
+    let tensor = if size == size_of::<dadapt_tensor>() {
+        // SAFETY: the struct has that size; what C wrote is a value of every field.
+        unsafe { start.cast::<dadapt_tensor>().read_unaligned() }
+    } else {
+        // SAFETY: this function's contract.
+        unsafe { read_other_version(start, size, place)? }
     };
-    for (name, value) in [("reserved", tensor.reserved), ("reserved2", tensor.reserved2)] {
-        if value != 0 {
-            let detail = format!("{place}{name} is {value}, not 0");
-            return Err(Failure::new(DADAPT_ERROR_RESERVED, detail));
-        }
+    if tensor.reserved | tensor.reserved2 != 0 {
+        return Err(not_reserved(&tensor, place));
     }
     Ok(tensor)
 }
 
+#[cold]
+fn not_reserved(tensor: &dadapt_tensor, place: Place) -> Failure {
+    let (name, value) = match tensor.reserved {
+        0 => ("reserved2", tensor.reserved2),
+        value => ("reserved", value),
+    };
+    Failure::new(DADAPT_ERROR_RESERVED, format!("{place}{name} is {value}, not 0"))
+}
+
 /// # Safety
 /// `given`'s arrays are as the step asks for which it is.
+#[inline]
 unsafe fn tensor_step(
     optimizer: &Optimizer,
     place: Place,

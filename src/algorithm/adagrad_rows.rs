@@ -31,7 +31,7 @@ impl Rule<3, 4, 3> for AdaGradRows {
         Slot::new("x0", Init::Parameter, Role::State),
         Slot::new("weighted_sk", Init::Zero, Role::State),
     ];
-    const DECAY: Decay = Decay::InCoeffs;
+    const DECAY: Decay = Decay::None;
 
     fn coeffs(scalars: &Scalars, group: &Options) -> [f64; 3] {
         [Self::gamma(scalars), group.get(Key::LayerScale), group.get(Key::Eps)]

@@ -17,7 +17,7 @@
 //! `DAdaptAdan.step`.
 
 use super::rule::Cell;
-use super::{Decay, Estimate, Init, Role, Rule, Scalars, Slot, Totals, pass};
+use super::{Decay, Estimate, Init, Role, Rule, Scalars, Slot, Totals, decay, pass};
 use crate::kernel::lanes::{LaneElement, Lanes};
 use crate::key::{Key, Options};
 use pulp::Simd;
@@ -107,7 +107,7 @@ impl Rule<COEFFS, 5, 3> for Adan {
     const NAME: &'static str = "adan";
     const OPTIONS: &'static [(Key, f64)] = OPTIONS;
     const STATE: [Slot; 5] = STATE;
-    const DECAY: Decay = Decay::InCoeffs;
+    const DECAY: Decay = Decay::Decoupled;
     const RESTARTS: bool = true;
 
     fn coeffs(scalars: &Scalars, group: &Options) -> [f64; COEFFS] {
@@ -125,14 +125,17 @@ impl Rule<COEFFS, 5, 3> for Adan {
         lanes: Lanes<S, E>,
         coeffs: &[E::Reg<S>; COEFFS],
         g: E::Reg<S>,
-        (p, state): Cell<E, S, 5>,
+        (mut p, state): Cell<E, S, 5>,
         [g_sq, s_sq, s_l1]: [E::Reg<S>; 3],
     ) -> (Cell<E, S, 5>, [E::Reg<S>; 3]) {
         let &[_, _, _, _, beta3, _, s_g, _, decay_p, p_q, unit] = coeffs;
         let Moments { state: [m, v, e, h, s], denom, step } = moments(lanes, coeffs, g, state);
         let inverse = lanes.div(lanes.splat(E::ONE), denom);
         let q = lanes.mul(step, inverse);
-        let p = lanes.negate_mul_add(p_q, q, lanes.mul_add(decay_p, p, p));
+        if DECAY == decay::DECOUPLED {
+            p = lanes.mul_add(decay_p, p, p);
+        }
+        let p = lanes.negate_mul_add(p_q, q, p);
         if PASS & pass::SUMS == 0 {
             return ((p, [m, v, e, h, s]), [g_sq, s_sq, s_l1]);
         }

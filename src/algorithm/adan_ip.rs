@@ -14,7 +14,7 @@
 
 use super::adan::{self, COEFFS, Moments, moments};
 use super::rule::Cell;
-use super::{Decay, Estimate, Rule, Scalars, Slot, Totals, pass};
+use super::{Decay, Estimate, Rule, Scalars, Slot, Totals, decay, pass};
 use crate::kernel::lanes::{LaneElement, Lanes};
 use crate::key::{Key, Options};
 use pulp::Simd;
@@ -28,7 +28,7 @@ impl Rule<COEFFS, 5, 2> for AdanIp {
         let [m, v, e, h, s] = adan::STATE;
         [m, v.saturating(), e, h, s]
     };
-    const DECAY: Decay = Decay::InCoeffs;
+    const DECAY: Decay = Decay::Decoupled;
     const RESTARTS: bool = true;
 
     fn coeffs(scalars: &Scalars, group: &Options) -> [f64; COEFFS] {
@@ -44,14 +44,16 @@ impl Rule<COEFFS, 5, 2> for AdanIp {
         lanes: Lanes<S, E>,
         coeffs: &[E::Reg<S>; COEFFS],
         g: E::Reg<S>,
-        (p, state): Cell<E, S, 5>,
+        (mut p, state): Cell<E, S, 5>,
         [numerator, s_l1]: [E::Reg<S>; 2],
     ) -> (Cell<E, S, 5>, [E::Reg<S>; 2]) {
         let &[_, _, _, _, beta3, _, s_g, eps, decay_p, p_q, _] = coeffs;
         let old_v = state[1];
         let Moments { state, denom: next_denom, step } = moments(lanes, coeffs, g, state);
         let [m, v, e, h, s] = state;
-        let p = lanes.mul_add(decay_p, p, p);
+        if DECAY == decay::DECOUPLED {
+            p = lanes.mul_add(decay_p, p, p);
+        }
         if PASS & pass::SUMS == 0 {
             let v = lanes.saturate(v);
             let p = lanes.negate_mul_add(p_q, lanes.div(step, next_denom), p);

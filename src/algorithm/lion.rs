@@ -17,7 +17,7 @@
 
 use super::adam::by_inner_products;
 use super::rule::Cell;
-use super::{Decay, Estimate, Init, Role, Rule, Scalars, Slot, Totals, pass};
+use super::{Decay, Estimate, Init, Role, Rule, Scalars, Slot, Totals, decay, pass};
 use crate::kernel::lanes::{LaneElement, Lanes};
 use crate::key::{Key, Options};
 use pulp::Simd;
@@ -42,7 +42,7 @@ impl Rule<8, 2, 2> for Lion {
         Slot::new("exp_avg", Init::Zero, Role::State),
         Slot::new("s", Init::Zero, Role::Statistic),
     ];
-    const DECAY: Decay = Decay::InCoeffs;
+    const DECAY: Decay = Decay::Decoupled;
 
     fn coeffs(scalars: &Scalars, group: &Options) -> [f64; 8] {
         let gamma = Self::gamma(scalars);
@@ -65,12 +65,15 @@ impl Rule<8, 2, 2> for Lion {
         lanes: Lanes<S, E>,
         &[beta1, u_g, beta2, m_g, sqrt_beta2, s_u, decay_p, p_u]: &[E::Reg<S>; 8],
         g: E::Reg<S>,
-        (p, [m, s]): Cell<E, S, 2>,
+        (mut p, [m, s]): Cell<E, S, 2>,
         [numerator, s_l1]: [E::Reg<S>; 2],
     ) -> (Cell<E, S, 2>, [E::Reg<S>; 2]) {
         let u = lanes.sign(lanes.mul_add(beta1, m, lanes.mul(u_g, g)));
         let next_m = lanes.decay(beta2, m, m_g, g);
-        let next_p = lanes.negate_mul_add(p_u, u, lanes.mul_add(decay_p, p, p));
+        if DECAY == decay::DECOUPLED {
+            p = lanes.mul_add(decay_p, p, p);
+        }
+        let next_p = lanes.negate_mul_add(p_u, u, p);
         if PASS & pass::SUMS == 0 {
             return ((next_p, [next_m, s]), [numerator, s_l1]);
         }

@@ -13,7 +13,7 @@
 //! Source: arXiv:2208.06677 and its authors' implementation, <https://github.com/sail-sg/Adan>.
 
 use super::rule::Cell;
-use super::{Decay, Init, Role, Rule, Scalars, Slot, pass};
+use super::{Decay, Init, Role, Rule, Scalars, Slot, decay, pass};
 use crate::kernel::lanes::{LaneElement, Lanes};
 use crate::key::{Key, Options};
 use pulp::Simd;
@@ -38,7 +38,7 @@ impl Rule<11, 4, 0> for PlainAdan {
         Slot::new("exp_avg_diff", Init::Zero, Role::State),
         Slot::new("pre_grad", Init::Gradient, Role::State),
     ];
-    const DECAY: Decay = Decay::InCoeffs;
+    const DECAY: Decay = Decay::Decoupled;
     const PASSES: &'static [u8] = &[pass::UPDATE];
     const COUNTS_PER_TENSOR: bool = true;
 
@@ -70,7 +70,7 @@ impl Rule<11, 4, 0> for PlainAdan {
         lanes: Lanes<S, E>,
         &[beta1, m_g, beta2, e_d, beta3, v_u, root_scale, eps, decay_p, p_m, p_e]: &[E::Reg<S>; 11],
         g: E::Reg<S>,
-        (p, [m, v, e, h]): Cell<E, S, 4>,
+        (mut p, [m, v, e, h]): Cell<E, S, 4>,
         sums: [E::Reg<S>; 0],
     ) -> (Cell<E, S, 4>, [E::Reg<S>; 0]) {
         let difference = lanes.sub(g, h);
@@ -80,7 +80,9 @@ impl Rule<11, 4, 0> for PlainAdan {
         let v = lanes.decay(beta3, v, lanes.mul(v_u, u), u);
         let denom = lanes.mul_add(lanes.sqrt(v), root_scale, eps);
         let step = lanes.mul_add(p_m, m, lanes.mul(p_e, e));
-        let p = lanes.mul_add(decay_p, p, p);
+        if DECAY == decay::DECOUPLED {
+            p = lanes.mul_add(decay_p, p, p);
+        }
         ((lanes.sub(p, lanes.div(step, denom)), [m, v, e, g]), sums)
     }
 }

@@ -10,7 +10,7 @@
 //! Source: arXiv:2302.06675, algorithm 2.
 
 use super::rule::Cell;
-use super::{Decay, Init, Role, Rule, Scalars, Slot, pass};
+use super::{Decay, Init, Role, Rule, Scalars, Slot, decay, pass};
 use crate::kernel::lanes::{LaneElement, Lanes};
 use crate::key::{Key, Options};
 use pulp::Simd;
@@ -27,7 +27,7 @@ impl Rule<6, 1, 0> for PlainLion {
         (Key::LayerScale, 1.0),
     ];
     const STATE: [Slot; 1] = [Slot::new("exp_avg", Init::Zero, Role::State)];
-    const DECAY: Decay = Decay::InCoeffs;
+    const DECAY: Decay = Decay::Decoupled;
     const PASSES: &'static [u8] = &[pass::UPDATE];
 
     fn coeffs(scalars: &Scalars, group: &Options) -> [f64; 6] {
@@ -47,12 +47,14 @@ impl Rule<6, 1, 0> for PlainLion {
         lanes: Lanes<S, E>,
         &[beta1, u_g, beta2, m_g, decay_p, p_u]: &[E::Reg<S>; 6],
         g: E::Reg<S>,
-        (p, [m]): Cell<E, S, 1>,
+        (mut p, [m]): Cell<E, S, 1>,
         sums: [E::Reg<S>; 0],
     ) -> (Cell<E, S, 1>, [E::Reg<S>; 0]) {
         let u = lanes.sign(lanes.mul_add(beta1, m, lanes.mul(u_g, g)));
         let m = lanes.decay(beta2, m, m_g, g);
-        let p = lanes.mul_add(decay_p, p, p);
+        if DECAY == decay::DECOUPLED {
+            p = lanes.mul_add(decay_p, p, p);
+        }
         ((lanes.negate_mul_add(p_u, u, p), [m]), sums)
     }
 }

@@ -6,7 +6,7 @@ use pulp::Simd;
 
 /// How weight decay enters a lane function, known when it is compiled.
 pub(crate) mod decay {
-    /// None, or by coefficients that every step has.
+    /// None.
     pub(crate) const NONE: u8 = 0;
     /// `g + weight_decay*p` takes the gradient's place.
     pub(crate) const COUPLED: u8 = 1;
@@ -34,10 +34,12 @@ pub(crate) mod pass {
 /// The kinds of weight decay that an algorithm knows, each a kernel of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Decay {
-    /// Part of the coefficients: one kernel does it all.
-    InCoeffs,
+    /// There is none.
+    None,
     /// Always in the gradient.
     Coupled,
+    /// Always beside the step.
+    Decoupled,
     /// As `decouple` says.
     Either,
 }
@@ -45,8 +47,9 @@ pub(crate) enum Decay {
 impl Decay {
     pub(crate) const fn has(self, kind: u8) -> bool {
         match self {
-            Decay::InCoeffs => kind == decay::NONE,
+            Decay::None => kind == decay::NONE,
             Decay::Coupled => kind != decay::DECOUPLED,
+            Decay::Decoupled => kind != decay::COUPLED,
             Decay::Either => true,
         }
     }
@@ -54,8 +57,8 @@ impl Decay {
     /// The kernel that a group's options ask for.
     pub(crate) fn kind(self, group: &Options) -> u8 {
         match (self, group.is_on(Key::WeightDecay), group.is_on(Key::Decouple)) {
-            (Decay::InCoeffs, ..) | (_, false, _) => decay::NONE,
-            (Decay::Either, true, true) => decay::DECOUPLED,
+            (Decay::None, ..) | (_, false, _) => decay::NONE,
+            (Decay::Decoupled, ..) | (Decay::Either, _, true) => decay::DECOUPLED,
             (_, true, _) => decay::COUPLED,
         }
     }

@@ -3,7 +3,7 @@
 use super::exact_sum::ExactSum;
 use super::parallel::{Threads, for_each_piece};
 use super::slices;
-use crate::algorithm::{MAX_SLOTS, MAX_SUMS, Role, Slot, pass};
+use crate::algorithm::{MAX_SUMS, Role, Slot, pass};
 use crate::dtype::DType;
 use crate::kernel::isa::Token;
 use crate::kernel::scan::{finite_fn, sum_sq_fn};
@@ -128,22 +128,25 @@ impl Jobs {
 
     /// Calls `f(job, start, len)` for the part that each job has of a range of blocks, which counts
     /// over all jobs.
+    #[inline]
     fn for_parts(&self, range: Range<usize>, mut f: impl FnMut(&Job, usize, usize)) {
         // The last job that starts at or before the range; empty jobs have no blocks.
         let first = self.jobs.partition_point(|job| job.blocks_before <= range.start);
+        let mut at = range.start;
         for job in &self.jobs[first.saturating_sub(1)..] {
-            if job.blocks_before >= range.end {
+            if at >= range.end {
                 return;
             }
-            let start = range.start.saturating_sub(job.blocks_before) * BLOCK;
+            let start = (at - job.blocks_before) * BLOCK;
             let end = job.len.min((range.end - job.blocks_before) * BLOCK);
             if start < end {
                 f(job, start, end - start);
+                at = job.blocks_before + end.div_ceil(BLOCK);
             }
         }
     }
 
-    /// Runs the kernels of the plans over every tensor and returns the weighted sums.
+    /// Runs the kernels of the plans over every tensor and adds up the weighted sums.
     ///
     /// `sweeps` are by dtype, `slots` and `count` the algorithm's state and number of sums.
     pub(crate) fn sweep(
@@ -151,10 +154,10 @@ impl Jobs {
         machine: &Machine,
         sweeps: impl Fn(DType) -> SweepFn + Sync,
         plans: &[Plan],
-        slots: &[Slot],
-        count: usize,
-    ) -> Sums {
-        self.reduce(machine, count, |job, start, len, sums| {
+        (slots, count): (&[Slot], usize),
+        into: &mut Sums,
+    ) {
+        self.reduce(machine, count, into, |job, start, len, sums| {
             let plan = &plans[job.plan];
             let kernel =
                 Kernel { sweep: sweeps(job.dtype), token: machine.token, plan: &plan.kernel };
@@ -165,17 +168,19 @@ impl Jobs {
             for i in 0..count {
                 sums[i].add(plan.weights[i] * partial[i]);
             }
-        })
+        });
     }
 
     /// The sum of squares of all gradients, each times its job's weight; the first of the sums.
     pub(crate) fn sum_sq(&self, machine: &Machine, weight: impl Fn(&Job) -> f64 + Sync) -> Sums {
-        self.reduce(machine, 1, |job, start, len, sums| {
+        let mut sums = no_sums();
+        self.reduce(machine, 1, &mut sums, |job, start, len, sums| {
             let g = job.g_at(start);
             // SAFETY: `push`'s caller vouched for the gradient; the block lies within it.
             let partial = unsafe { sum_sq_fn(job.dtype)(machine.token, g, len) };
             sums[0].add(weight(job) * partial);
-        })
+        });
+        sums
     }
 
     /// Whether every gradient is finite.
@@ -195,29 +200,33 @@ impl Jobs {
         finite.into_inner()
     }
 
-    /// Calls `block` once for every block and adds up what it adds to the first `count` sums.
+    /// Calls `block` once for every block, to add to the first `count` sums.
     fn reduce(
         &self,
         machine: &Machine,
         count: usize,
+        into: &mut Sums,
         block: impl Fn(&Job, usize, usize, &mut Sums) + Sync,
-    ) -> Sums {
-        let total = Mutex::new(no_sums());
+    ) {
+        let all = |range: Range<usize>, sums: &mut Sums| {
+            self.for_parts(range, |job, start, len| {
+                for at in (0..len).step_by(BLOCK) {
+                    block(job, start + at, BLOCK.min(len - at), sums);
+                }
+            });
+        };
+        let total = Mutex::new(into);
         for_each_piece(machine.threads, self.blocks, self.len, |pieces| {
-            let mut sums = no_sums();
-            for range in pieces {
-                self.for_parts(range, |job, start, len| {
-                    for at in (0..len).step_by(BLOCK) {
-                        block(job, start + at, BLOCK.min(len - at), &mut sums);
-                    }
-                });
+            let lock = || total.lock().expect("no panic while the lock is held");
+            if let Some(range) = pieces.alone() {
+                return all(range, &mut lock());
             }
-            let mut total = total.lock().expect("no panic while the lock is held");
-            for (total, sum) in total.iter_mut().zip(&sums).take(count) {
+            let mut sums = no_sums();
+            pieces.for_each(|range| all(range, &mut sums));
+            for (total, sum) in lock().iter_mut().zip(&sums).take(count) {
                 total.merge(sum);
             }
         });
-        total.into_inner().expect("no panic while the lock is held")
     }
 }
 
@@ -250,22 +259,23 @@ impl Job {
     }
 
     /// The job's arrays from element `start` on.
+    #[inline]
     fn at(&self, start: usize, slots: &[Slot]) -> Streams {
         let size = self.dtype.size();
-        let mut state = [std::ptr::null_mut(); MAX_SLOTS];
-        for (i, slot) in slots.iter().enumerate() {
-            let skipped = match slot.role {
-                Role::Statistic => start.div_ceil(self.slice),
-                _ => start,
-            };
-            if self.zeros == Some(i) {
-                state[i] = ZEROS.as_ptr().cast_mut();
-            } else if !self.streams.state[i].is_null() {
-                state[i] = self.streams.state[i].wrapping_add(skipped * size);
+        let Streams { p, g, mut state } = self.streams;
+        if start > 0 {
+            for (array, slot) in state.iter_mut().zip(slots).filter(|(array, _)| !array.is_null()) {
+                let skipped = match slot.role {
+                    Role::Statistic => start.div_ceil(self.slice),
+                    _ => start,
+                };
+                *array = array.wrapping_add(skipped * size);
             }
         }
-        let p = self.streams.p.wrapping_add(start * size);
-        Streams { p, g: self.g_at(start), state }
+        if let Some(slot) = self.zeros {
+            state[slot] = ZEROS.as_ptr().cast_mut();
+        }
+        Streams { p: p.wrapping_add(start * size), g: g.wrapping_add(start * size), state }
     }
 
     /// A kernel on one block.
@@ -281,17 +291,13 @@ impl Job {
         start: usize,
         len: usize,
     ) -> [f64; MAX_SUMS] {
-        let mut kept = MaybeUninit::<[u64; BLOCK]>::uninit();
         match self.gradient {
             Gradient::Given => {}
             Gradient::Zero => streams.g = ZEROS.as_ptr(),
-            Gradient::KeptIn(slot) => {
-                let (copy, bytes) = (kept.as_mut_ptr().cast::<u8>(), len * self.dtype.size());
-                // SAFETY: the slot has the block's elements, and the copy room for a block of any
-                // type.
-                unsafe { copy.copy_from_nonoverlapping(streams.state[slot], bytes) };
-                streams.g = copy;
-            }
+            // SAFETY: this function's own contract.
+            Gradient::KeptIn(slot) => unsafe {
+                return self.run_on_kept(kernel, slots, streams, start, len, slot);
+            },
         }
         if self.slice > 1 && kernel.plan.pass & pass::SUMS != 0 {
             // SAFETY: this function's own contract.
@@ -299,5 +305,29 @@ impl Job {
         }
         // SAFETY: this function's own contract is the kernel's.
         unsafe { (kernel.sweep)(kernel.token, kernel.plan, &streams, len, self.first) }
+    }
+
+    /// As [`run`](Job::run), with the gradient that is kept in a slot.
+    ///
+    /// # Safety
+    /// As `run`.
+    // Not inlined: the copy would be on the stack of every block.
+    #[inline(never)]
+    unsafe fn run_on_kept(
+        &self,
+        kernel: &Kernel,
+        slots: &[Slot],
+        streams: Streams,
+        start: usize,
+        len: usize,
+        slot: usize,
+    ) -> [f64; MAX_SUMS] {
+        let mut kept = MaybeUninit::<[u64; BLOCK]>::uninit();
+        let (copy, bytes) = (kept.as_mut_ptr().cast::<u8>(), len * self.dtype.size());
+        // SAFETY: the slot has the block's elements, and the copy room for a block of any type.
+        unsafe { copy.copy_from_nonoverlapping(streams.state[slot], bytes) };
+        let job = Job { gradient: Gradient::Given, ..*self };
+        // SAFETY: this function's own contract; the gradient is the copy.
+        unsafe { job.run(kernel, slots, Streams { g: copy, ..streams }, start, len) }
     }
 }

@@ -17,6 +17,9 @@ const MAX_ADDS: u32 = 1 << 30;
 #[derive(Clone, Debug)]
 pub(crate) struct ExactSum {
     limbs: [i64; LIMBS],
+    /// Limbs outside of `low..high` are 0. (A step's sums are a few limbs wide.)
+    low: usize,
+    high: usize,
     /// Values added since carries were last propagated.
     pending: u32,
     nan: u64,
@@ -27,6 +30,8 @@ pub(crate) struct ExactSum {
 impl ExactSum {
     pub(crate) const ZERO: Self = ExactSum {
         limbs: [0; LIMBS],
+        low: LIMBS,
+        high: 0,
         pending: 0,
         nan: 0,
         positive_infinity: 0,
@@ -51,6 +56,8 @@ impl ExactSum {
         let (mantissa, shift) =
             if biased == 0 { (fraction, 0) } else { (fraction | 1 << 52, biased - 1) };
         let (limb, offset) = (shift / LIMB_BITS as usize, shift as u32 % LIMB_BITS);
+        self.low = self.low.min(limb);
+        self.high = self.high.max(limb + 3);
         let wide = u128::from(mantissa) << offset;
         for i in 0..3 {
             let part = i64::from((wide >> (LIMB_BITS * i)) as u32);
@@ -71,8 +78,10 @@ impl ExactSum {
         let mut other = other.clone();
         other.carry();
         self.carry();
-        for (limb, with) in self.limbs.iter_mut().zip(other.limbs) {
-            *limb += with;
+        self.low = self.low.min(other.low);
+        self.high = self.high.max(other.high);
+        for i in other.low..other.high {
+            self.limbs[i] += other.limbs[i];
         }
         // Two carried numbers: each limb is below 2^33 in size, as after two values.
         self.pending = 2;
@@ -86,16 +95,31 @@ impl ExactSum {
         self.pending == 0 && self.nan + self.positive_infinity + self.negative_infinity == 0
     }
 
-    /// Brings every limb but the last, which keeps the sign, into 0..2^32.
+    /// Brings every limb but the highest, which keeps the sign, into 0..2^32, and that one below 2^32
+    /// in size.
     fn carry(&mut self) {
+        let Some(highest) = self.high.checked_sub(1) else { return };
         let mut carry = 0;
-        for limb in &mut self.limbs[..LIMBS - 1] {
+        for limb in &mut self.limbs[self.low..highest] {
             let value = *limb + carry;
             *limb = value & ((1 << LIMB_BITS) - 1);
             carry = value >> LIMB_BITS;
         }
-        self.limbs[LIMBS - 1] += carry;
+        let value = self.limbs[highest] + carry;
+        self.limbs[highest] = value;
+        if value >> LIMB_BITS != value >> 63 && self.high < LIMBS {
+            self.limbs[highest] = value & ((1 << LIMB_BITS) - 1);
+            self.limbs[self.high] = value >> LIMB_BITS;
+            self.high += 1;
+        }
         self.pending = 1;
+    }
+
+    /// Whether [`round`](Self::round) is finite.
+    pub(crate) fn is_finite(&self) -> bool {
+        // Limbs below the 64th make less than 2^974.
+        let specials = self.nan + self.positive_infinity + self.negative_infinity;
+        specials == 0 && (self.high <= 64 || self.round().is_finite())
     }
 
     /// The sum, rounded once to nearest even; +0 where it is 0.
@@ -109,11 +133,14 @@ impl ExactSum {
         if self.negative_infinity > 0 {
             return f64::NEG_INFINITY;
         }
+        if self.high == 0 {
+            return 0.0;
+        }
         let mut sum = self.clone();
         sum.carry();
-        let negative = sum.limbs[LIMBS - 1] < 0;
+        let negative = sum.limbs[..sum.high].last().is_some_and(|highest| *highest < 0);
         if negative {
-            for limb in &mut sum.limbs {
+            for limb in &mut sum.limbs[sum.low..sum.high] {
                 *limb = -*limb;
             }
             sum.carry();
@@ -124,7 +151,8 @@ impl ExactSum {
 
     /// Of a carried sum that is not negative.
     fn round_magnitude(&self) -> f64 {
-        let Some(top) = self.limbs.iter().rposition(|limb| *limb != 0) else { return 0.0 };
+        let touched = &self.limbs[..self.high];
+        let Some(top) = touched.iter().rposition(|limb| *limb != 0) else { return 0.0 };
         let top_bits = 64 - (self.limbs[top] as u64).leading_zeros();
         // The sum is below 2^length units; a f64 keeps 53 bits of it, less for subnormals.
         let length = top as u32 * LIMB_BITS + top_bits;
@@ -132,8 +160,9 @@ impl ExactSum {
         let mut mantissa = self.bits(dropped, 53);
         if dropped > 0 {
             let half = self.bits(dropped - 1, 1) == 1;
-            let rest =
-                (0..dropped - 1).step_by(32).any(|at| self.bits(at, 32.min(dropped - 1 - at)) != 0);
+            let rest = (self.low as u32 * LIMB_BITS..dropped - 1)
+                .step_by(32)
+                .any(|at| self.bits(at, 32.min(dropped - 1 - at)) != 0);
             if half && (rest || mantissa & 1 == 1) {
                 mantissa += 1; // to 2^53 at most, which is exact too
             }
@@ -194,6 +223,7 @@ mod tests {
     fn check(values: &[f64]) {
         let (found, expected) = (sum(values).round(), truth(values));
         let same = found.to_bits() == expected.to_bits() || found.is_nan() && expected.is_nan();
+        assert_eq!(sum(values).is_finite(), expected.is_finite(), "{values:?}");
         assert!(same, "{values:?}: {found:e}, not {expected:e}");
     }
 

@@ -4,7 +4,7 @@ use crate::error::Error;
 use crate::kernel::fp_env::FpEnv;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use std::ops::Range;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// Below this many elements waking threads costs more than it saves.
 const MIN_PARALLEL_LEN: usize = 1 << 16;
@@ -62,7 +62,7 @@ impl Threads {
     /// [`Error::Threads`] where the system gives none.
     pub(crate) fn prepare(&mut self, len: usize) -> Result<(), Error> {
         let Threads::Own(own) = self else { return Ok(()) };
-        if own.threads < 2 || len < MIN_PARALLEL_LEN {
+        if own.threads < 2 || len < MIN_PARALLEL_LEN || rayon::current_thread_index().is_some() {
             return Ok(());
         }
         own.forget_parents();
@@ -81,65 +81,152 @@ impl Threads {
 
 /// Hands out `blocks` in ranges, each once, to every thread that calls `work`.
 ///
-/// `work` runs once on each thread that takes part and iterates over the ranges it gets.
+/// `work` runs once on each thread that takes part and iterates over the ranges it gets: first those
+/// of its home, which is the same in every step, then what others have not come to yet.
 pub(crate) fn for_each_piece(
     threads: &Threads,
     blocks: usize,
     len: usize,
     work: impl Fn(Pieces<'_>) + Sync,
 ) {
-    let next = AtomicUsize::new(0);
-    let helpers = match threads {
-        _ if len < MIN_PARALLEL_LEN => 0,
-        Threads::Current => rayon::current_num_threads() - 1,
-        Threads::Own(own) => own.threads - 1,
-    };
-    if helpers == 0 {
-        work(Pieces { next: &next, size: blocks.max(1), blocks });
+    let crew = Crew::gather(threads, len);
+    if crew.helpers == 0 {
+        work(Pieces::all(blocks));
         return;
     }
-    let size = (blocks / ((helpers + 1) * PIECES_PER_THREAD)).max(MIN_PIECE);
-    let (next, work) = (&next, &work);
-    match threads {
-        Threads::Current => rayon::in_place_scope(|scope| {
-            share(scope, helpers, move || work(Pieces { next, size, blocks }));
-        }),
-        Threads::Own(own) => {
-            let (_, pool) = own.pool.as_ref().expect("`prepare` made it");
-            pool.in_place_scope(|scope| {
-                share(scope, helpers, move || work(Pieces { next, size, blocks }));
-            });
-        }
+    let workers = crew.helpers + 1;
+    let size = (blocks / (workers * PIECES_PER_THREAD)).max(MIN_PIECE);
+    let homes: Vec<Home> =
+        (0..workers).map(|i| Home::new(blocks * i / workers, blocks * (i + 1) / workers)).collect();
+    let (homes, work) = (&homes[..], &work);
+    let takes_part = move |preferred: usize| work(Pieces::new(homes, size, preferred));
+    match crew.pool {
+        None => rayon::in_place_scope(|scope| share(scope, crew.helpers, takes_part)),
+        Some(pool) => pool.in_place_scope(|scope| share(scope, crew.helpers, takes_part)),
     }
 }
 
-/// Runs `work` on so many threads of the scope's pool and on this one.
+/// Runs `work` on so many threads of the scope's pool and on this one, each with the home that it
+/// would like.
 fn share<'scope>(
     scope: &rayon::Scope<'scope>,
     helpers: usize,
-    work: impl Fn() + Copy + Send + 'scope,
+    work: impl Fn(usize) + Copy + Send + 'scope,
 ) {
     for _ in 0..helpers {
         scope.spawn(move |_| {
             let _env = FpEnv::set_default();
-            work();
+            work(rayon::current_thread_index().map_or(0, |index| index + 1));
         });
     }
-    work();
+    work(rayon::current_thread_index().map_or(0, |index| index + 1));
+}
+
+/// The threads that a step gets beside its own.
+struct Crew<'a> {
+    /// `None`: rayon's current pool.
+    pool: Option<&'a ThreadPool>,
+    helpers: usize,
+    /// What it adds to [`RUNNING`].
+    counted: usize,
+}
+
+/// Threads in steps that run now on pools of optimizers' own. A step that finds others running leaves
+/// them their share: together they take as many threads as one alone. (Speed only; the bits of a step
+/// do not depend on its threads.)
+static RUNNING: AtomicUsize = AtomicUsize::new(0);
+
+impl<'a> Crew<'a> {
+    fn gather(threads: &'a Threads, len: usize) -> Self {
+        let alone = Crew { pool: None, helpers: 0, counted: 0 };
+        let inside = rayon::current_thread_index().is_some();
+        match threads {
+            _ if len < MIN_PARALLEL_LEN => alone,
+            Threads::Current => Crew { helpers: rayon::current_num_threads() - 1, ..alone },
+            // Threads of a pool that the program has made: another pool would compete with it.
+            Threads::Own(own) if inside => {
+                Crew { helpers: own.threads.min(rayon::current_num_threads()) - 1, ..alone }
+            }
+            Threads::Own(OwnPool { threads, pool: Some((_, pool)) }) => {
+                let others = RUNNING.fetch_add(*threads, Ordering::Relaxed);
+                let helpers = (threads - 1).saturating_sub(others);
+                Crew { pool: Some(pool), helpers, counted: *threads }
+            }
+            Threads::Own(_) => alone,
+        }
+    }
+}
+
+impl Drop for Crew<'_> {
+    fn drop(&mut self) {
+        RUNNING.fetch_sub(self.counted, Ordering::Relaxed);
+    }
+}
+
+/// The blocks that one worker starts with, and how many of them are taken.
+#[repr(align(128))] // a cache line and its neighbour, so that counters do not meet
+struct Home {
+    next: AtomicUsize,
+    end: usize,
+    claimed: AtomicBool,
+}
+
+impl Home {
+    fn new(start: usize, end: usize) -> Self {
+        Home { next: AtomicUsize::new(start), end, claimed: AtomicBool::new(false) }
+    }
+
+    fn take(&self, size: usize) -> Option<Range<usize>> {
+        // Looked at first, so that a counter cannot run away.
+        if self.next.load(Ordering::Relaxed) >= self.end {
+            return None;
+        }
+        let start = self.next.fetch_add(size, Ordering::Relaxed);
+        (start < self.end).then(|| start..self.end.min(start + size))
+    }
 }
 
 /// The ranges of blocks that a thread gets.
 pub(crate) struct Pieces<'a> {
-    next: &'a AtomicUsize,
+    homes: &'a [Home],
     size: usize,
-    blocks: usize,
+    /// The home that it takes from, and how many it has seen empty.
+    at: usize,
+    seen: usize,
+    /// All there is, of a thread that works alone.
+    alone: Option<Range<usize>>,
+}
+
+impl<'a> Pieces<'a> {
+    fn all(blocks: usize) -> Self {
+        Pieces { homes: &[], size: 0, at: 0, seen: 0, alone: Some(0..blocks) }
+    }
+
+    /// All blocks, where no other thread takes part.
+    pub(crate) fn alone(&self) -> Option<Range<usize>> {
+        self.alone.clone()
+    }
+
+    /// From the preferred home on, or from the next that nobody has claimed.
+    fn new(homes: &'a [Home], size: usize, preferred: usize) -> Self {
+        let mut from = (0..homes.len()).map(|i| (preferred + i) % homes.len());
+        let at = from.find(|at| !homes[*at].claimed.swap(true, Ordering::Relaxed));
+        Pieces { homes, size, at: at.unwrap_or(0), seen: 0, alone: None }
+    }
 }
 
 impl Iterator for Pieces<'_> {
     type Item = Range<usize>;
 
     fn next(&mut self) -> Option<Range<usize>> {
-        let start = self.next.fetch_add(self.size, Ordering::Relaxed);
-        (start < self.blocks).then(|| start..self.blocks.min(start + self.size))
+        while self.seen < self.homes.len() {
+            let piece = self.homes[self.at].take(self.size);
+            if piece.is_some() {
+                return piece;
+            }
+            self.at = (self.at + 1) % self.homes.len();
+            self.seen += 1;
+        }
+        self.alone.take()
     }
 }

@@ -39,7 +39,7 @@ pub(crate) trait LaneElement: Element {
 macro_rules! lane_element {
     ($ty:ident, $reg:ident, $splat:ident, $add:ident, $sub:ident, $mul:ident, $div:ident,
      $sqrt:ident, $abs:ident, $mul_add:ident, $negate_mul_add:ident, $less_than:ident,
-     $select:ident) => {
+     $select:ident, $and:ident, $or:ident) => {
         impl LaneElement for $ty {
             type Reg<S: Simd> = S::$reg;
             const FLUSH: Self = 1.5 * (2.0 * <$ty>::MIN_POSITIVE / <$ty>::EPSILON);
@@ -88,11 +88,11 @@ macro_rules! lane_element {
             }
             #[inline(always)]
             fn sign<S: Simd>(simd: S, a: S::$reg) -> S::$reg {
-                let (zero, one, minus_one) =
-                    (simd.$splat(0.0), simd.$splat(1.0), simd.$splat(-1.0));
-                // NaN is on neither side of 0, and so stays what it is.
-                let negative = simd.$select(simd.$less_than(a, zero), minus_one, a);
-                simd.$select(simd.$less_than(zero, a), one, negative)
+                // Bit operations, since comparing and selecting take the ports that multiply.
+                let (zero, one, sign) = (simd.$splat(0.0), simd.$splat(1.0), simd.$splat(-0.0));
+                let signed_one = simd.$or(simd.$and(a, sign), one);
+                // NaN is not above 0, and so stays what it is.
+                simd.$select(simd.$less_than(zero, simd.$abs(a)), signed_one, a)
             }
             #[inline(always)]
             fn saturate<S: Simd>(simd: S, a: S::$reg) -> S::$reg {
@@ -117,7 +117,9 @@ lane_element!(
     mul_add_f32s,
     negate_mul_add_f32s,
     less_than_f32s,
-    select_f32s
+    select_f32s,
+    and_f32s,
+    or_f32s
 );
 lane_element!(
     f64,
@@ -132,7 +134,9 @@ lane_element!(
     mul_add_f64s,
     negate_mul_add_f64s,
     less_than_f64s,
-    select_f64s
+    select_f64s,
+    and_f64s,
+    or_f64s
 );
 
 /// What a lane function computes with. Each operation rounds once, to nearest; nothing is fused

@@ -196,6 +196,30 @@ struct Arrays<E, const SLOTS: usize> {
     state: [*mut E; SLOTS],
 }
 
+/// Aligned to a cache line: a register that lies across two takes two loads.
+#[repr(align(64))]
+struct Aligned<T>(T);
+
+/// Registers that a lane function needs beside its sums and coefficients, as a rule: with 16 in all,
+/// the coefficients for which none is left are operands from memory. LLVM would rather keep them and
+/// spill the sums, and loads of all of them would bind the lean kernels, so this decides, and where
+/// the others are is hidden from it. (Of 6 to 14, measured: worth 10 to 25 % in cache.)
+const WORKING: usize = 9;
+
+/// Coefficients, the first `keep` of which are kept in registers.
+struct Coeffs<'a, R, const COEFFS: usize> {
+    kept: [R; COEFFS],
+    hidden: &'a [R; COEFFS],
+    keep: usize,
+}
+
+impl<R: Copy, const COEFFS: usize> Coeffs<'_, R, COEFFS> {
+    #[inline(always)]
+    fn get(&self) -> [R; COEFFS] {
+        std::array::from_fn(|i| if i < self.keep { self.kept[i] } else { self.hidden[i] })
+    }
+}
+
 /// A block of one algorithm, element type and kind of decay, yet to meet an instruction set.
 struct Kernel<
     E,
@@ -232,23 +256,29 @@ where
         Kernel { coeffs, arrays, len, rule: PhantomData }
     }
 
+    /// Coefficients that are kept in registers.
+    const fn kept<S: Simd>() -> usize {
+        if S::REGISTER_COUNT > 16 {
+            return COEFFS;
+        }
+        S::REGISTER_COUNT.saturating_sub(SUMS * Lanes::<S, E>::PER_ROW + WORKING)
+    }
+
     /// One row: 16 elements from `at` on, in as many registers as they take.
     ///
     /// # Safety
-    /// `arrays` hold 16 elements from `at` on, as [`new`](Kernel::new) says of them; `coeffs` can be
-    /// read.
+    /// `arrays` hold 16 elements from `at` on, as [`new`](Kernel::new) says of them.
     #[inline(always)]
     unsafe fn row<S: Simd>(
         lanes: Lanes<S, E>,
-        coeffs: *const [E::Reg<S>; COEFFS],
+        coeffs: &Coeffs<E::Reg<S>, COEFFS>,
         arrays: &Arrays<E, SLOTS>,
         at: usize,
         run: &mut [[E::Reg<S>; ROW]; SUMS],
     ) {
         for register in 0..Lanes::<S, E>::PER_ROW {
             let at = at + register * Lanes::<S, E>::LEN;
-            // SAFETY: `register` counts the registers of the row, which the arrays hold; `coeffs` is the
-            // caller's promise.
+            // SAFETY: `register` counts the registers of the row, which the arrays hold.
             unsafe {
                 let p = lanes.load(arrays.p.add(at));
                 let g = lanes.load(arrays.g.add(at));
@@ -263,7 +293,7 @@ where
                     sums[sum] = run[sum][register];
                 }
                 let ((p, state), sums) =
-                    R::lane::<S, E, DECAY, PASS>(lanes, &*coeffs, g, (p, state), sums);
+                    R::lane::<S, E, DECAY, PASS>(lanes, &coeffs.get(), g, (p, state), sums);
                 if PASS & (pass::PARAMETER | pass::MEND) != 0 {
                     lanes.store(arrays.p.add(at), p);
                 }
@@ -282,12 +312,11 @@ where
     /// The last, shorter row, in arrays of its own that zeros fill up: they add nothing to a sum.
     ///
     /// # Safety
-    /// `arrays` hold `len < 16` elements from `at` on, as [`new`](Kernel::new) says of them;
-    /// `coeffs` can be read.
+    /// `arrays` hold `len < 16` elements from `at` on, as [`new`](Kernel::new) says of them.
     #[inline(always)]
     unsafe fn tail<S: Simd>(
         lanes: Lanes<S, E>,
-        coeffs: *const [E::Reg<S>; COEFFS],
+        coeffs: &Coeffs<E::Reg<S>, COEFFS>,
         arrays: &Arrays<E, SLOTS>,
         at: usize,
         len: usize,
@@ -309,8 +338,7 @@ where
             *pointer = copy.as_mut_ptr();
         }
         let copies = Arrays { p: p.as_mut_ptr(), g: g.as_mut_ptr().cast_const(), state: pointers };
-        // SAFETY: the copies hold 16 elements and are this function's own; `coeffs` is the caller's
-        // promise.
+        // SAFETY: the copies hold 16 elements and are this function's own.
         unsafe { Self::row(lanes, coeffs, &copies, 0, run) };
         // SAFETY: as for the copies in; a parameter that is only read is written back unchanged.
         unsafe {
@@ -344,15 +372,12 @@ where
         let Kernel { coeffs: scalars, arrays, len, .. } = self;
         let lanes = Lanes::<S, E>::new(simd);
         let zero = lanes.splat(E::ZERO);
-        let mut coeffs = [zero; COEFFS];
+        let mut coeffs = Aligned([zero; COEFFS]);
         for i in 0..COEFFS {
-            coeffs[i] = lanes.splat(scalars[i]);
+            coeffs.0[i] = lanes.splat(scalars[i]);
         }
-        // With 16 registers there is no room for coefficients: they are operands from memory, and
-        // the registers hold sums. LLVM would rather keep coefficients and spill the sums, so where
-        // they are is hidden from it. (Worth 8 % of Adam in cache.)
-        let coeffs: *const _ =
-            if S::REGISTER_COUNT <= 16 { std::hint::black_box(&coeffs) } else { &coeffs };
+        let hidden = &std::hint::black_box(&coeffs).0;
+        let coeffs = Coeffs { kept: coeffs.0, hidden, keep: Self::kept::<S>() };
         let mut wide: [Wide; SUMS] = [[0.0; ROW]; SUMS];
         let rows = len / ROW;
         let mut row = 0;
@@ -361,8 +386,8 @@ where
             let mut run = [[zero; ROW]; SUMS];
             while row < end {
                 // SAFETY: `row < len/16`, so 16 elements from there on lie within the arrays that
-                // `new`'s caller vouched for; `coeffs` points to a local.
-                unsafe { Self::row(lanes, coeffs, &arrays, row * ROW, &mut run) };
+                // `new`'s caller vouched for.
+                unsafe { Self::row(lanes, &coeffs, &arrays, row * ROW, &mut run) };
                 row += 1;
             }
             if PASS & pass::SUMS != 0 {
@@ -374,8 +399,8 @@ where
         if !len.is_multiple_of(ROW) {
             let mut run = [[zero; ROW]; SUMS];
             // SAFETY: what is left after whole rows, within the arrays that `new`'s caller vouched
-            // for; `coeffs` points to a local.
-            unsafe { Self::tail(lanes, coeffs, &arrays, rows * ROW, len % ROW, &mut run) };
+            // for.
+            unsafe { Self::tail(lanes, &coeffs, &arrays, rows * ROW, len % ROW, &mut run) };
             if PASS & pass::SUMS != 0 {
                 for sum in 0..SUMS {
                     widen::<S, E>(&run[sum], &mut wide[sum]);

@@ -1,6 +1,6 @@
 //! What a step is given: checked, and gathered by the estimate that it belongs to.
 
-use super::overlap::{OverlapCheck, Span};
+use super::overlap::{OverlapCheck, Span, What};
 use super::report::Movement;
 use super::tensor::{StateOwner, Tensor, TensorStep};
 use super::{Optimizer, TensorId};
@@ -79,9 +79,11 @@ impl Optimizer {
     }
 
     pub(super) fn refuse_overlap(&self, overlap: &mut OverlapCheck) -> Result<()> {
-        let Some((first, second)) = overlap.find() else { return Ok(()) };
-        let name =
-            |span: Span| format!("{} of tensor {:?}", span.what, self.tensors[span.tensor].name);
+        let own = |tensor: usize| self.tensors[tensor].own_spans(tensor);
+        let Some((first, second)) = overlap.find(own) else { return Ok(()) };
+        let name = |span: Span| {
+            format!("{} of tensor {:?}", span.what.name(), self.tensors[span.tensor].name)
+        };
         Err(Error::Overlap { first: name(first), second: name(second) })
     }
 
@@ -97,17 +99,19 @@ impl Optimizer {
             return Err(Error::GradientKind { tensor, registered: "dense", given: "rows" });
         }
         let state = check_arrays(tensor, given)?;
-        let mut span = |start: *const u8, len: usize, writes, what| {
+        let mut span = |start: *const u8, len: usize, what| {
             let (bytes, tensor) = (len * tensor.dtype.size(), given.id.index());
-            overlap.push(Span { start: start.addr(), bytes, writes, tensor, what });
+            overlap.push(Span { start: start.addr(), bytes, tensor, what });
         };
-        span(given.p, tensor.len, true, "the parameter");
+        span(given.p, tensor.len, What::Parameter);
         if !given.g.is_null() {
-            span(given.g, tensor.len, false, "the gradient");
+            span(given.g, tensor.len, What::Gradient);
         }
-        for (slot, start) in state.iter().take(tensor.slots.len()).enumerate() {
-            if !start.is_null() {
-                span(*start, tensor.slot_len(slot), true, "the state");
+        if tensor.owner == StateOwner::Caller {
+            for (slot, start) in state.iter().take(tensor.slots.len()).enumerate() {
+                if !start.is_null() {
+                    span(*start, tensor.slot_len(slot), What::State);
+                }
             }
         }
         let options = self.settings.group(tensor.group);

@@ -5,9 +5,11 @@ use std::ptr::NonNull;
 
 /// State as large as this gets pages of its own, and huge ones where the system gives them.
 const HUGE_PAGE: usize = 2 << 20;
-/// Distance between the page offsets at which slots start. Equal offsets would make the streams of
-/// a step fall into the same sets of the cache.
-const STAGGER: usize = 1024 + 64;
+/// Distance between the page offsets at which slots start, and of the first from where large
+/// parameters and gradients tend to: just past the start of a page. At equal offsets the streams of a
+/// step fall into the same sets of the cache, and a load waits for an earlier store whose address
+/// differs in the page alone. (Worth 15 % of Adam in cache.)
+const STAGGER: usize = 640;
 const PAGE: usize = 4096;
 const CACHE_LINE: usize = 64;
 
@@ -33,7 +35,7 @@ impl StateMemory {
     /// fill one.
     pub(super) fn zeroed(bytes: usize, slot: usize, scattered: bool) -> Result<Self, usize> {
         // Staggering small arrays would only waste memory.
-        let start = if bytes < PAGE { 0 } else { slot * STAGGER };
+        let start = if bytes < PAGE { 0 } else { (slot + 1) * STAGGER };
         let size = bytes.checked_add(start).ok_or(bytes)?.max(1);
         let align = if size >= HUGE_PAGE { HUGE_PAGE } else { CACHE_LINE };
         let layout = Layout::from_size_align(size, align).map_err(|_| bytes)?;
@@ -46,6 +48,11 @@ impl StateMemory {
     pub(super) fn as_ptr(&self) -> *mut u8 {
         // SAFETY: `zeroed` allocated what comes before and after it.
         unsafe { self.base.add(self.start) }.as_ptr()
+    }
+
+    /// The bytes asked for.
+    pub(super) fn bytes(&self) -> usize {
+        self.layout.size() - self.start
     }
 }
 

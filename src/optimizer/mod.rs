@@ -399,9 +399,8 @@ impl Optimizer {
     }
 
     fn registered(&self, id: TensorId) -> Result<&Tensor> {
-        self.tensors
-            .get(id.index())
-            .ok_or(Error::UnknownTensor { id: id.code(), tensors: self.tensors.len() })
+        let unknown = || Error::UnknownTensor { id: id.code(), tensors: self.tensors.len() };
+        self.tensors.get(id.index()).ok_or_else(unknown)
     }
 
     /// Makes the next step panic at the given point.

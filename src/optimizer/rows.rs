@@ -1,7 +1,7 @@
 //! Tables whose gradients are of single rows, as an embedding layer gives them.
 
 use super::gather::{Unit, check_arrays};
-use super::overlap::{OverlapCheck, Span};
+use super::overlap::{OverlapCheck, Span, What};
 use super::tensor::{Rows, StateOwner, Tensor, TensorStep};
 use super::{GroupId, Optimizer, TensorId};
 use crate::algorithm::{Descriptor, Scalars};
@@ -54,21 +54,23 @@ impl Optimizer {
         let tensor = self.registered(given.id)?;
         let state = check_arrays(tensor, given)?;
         let size = tensor.dtype.size();
-        let mut span = |start: *const u8, bytes: usize, writes, what| {
+        let mut span = |start: *const u8, bytes: usize, what| {
             let tensor = given.id.index();
-            overlap.push(Span { start: start.addr(), bytes, writes, tensor, what });
+            overlap.push(Span { start: start.addr(), bytes, tensor, what });
         };
-        span(given.p, tensor.len * size, true, "the parameter");
-        for start in state.iter().take(tensor.slots.len()).filter(|start| !start.is_null()) {
-            span(*start, tensor.len * size, true, "the state");
+        span(given.p, tensor.len * size, What::Parameter);
+        if tensor.owner == StateOwner::Caller {
+            for start in state.iter().take(tensor.slots.len()).filter(|start| !start.is_null()) {
+                span(*start, tensor.len * size, What::State);
+            }
         }
         if given.g.is_null() {
             return Ok(());
         }
         let width = tensor.width.expect("the tensor is a table");
         let rows = check_rows(tensor, given)?;
-        span(given.g, rows.count * width * size, false, "the gradient");
-        span(rows.start, rows.count * rows.size(), false, "the rows");
+        span(given.g, rows.count * width * size, What::Gradient);
+        span(rows.start, rows.count * rows.size(), What::Rows);
         let options = self.settings.group(tensor.group);
         for key in [Key::WeightDecay, Key::Momentum] {
             if options.is_on(key) {

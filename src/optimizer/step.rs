@@ -7,7 +7,8 @@ use super::report::{Movement, StepReport, Sweeps};
 use super::tensor::TensorStep;
 use crate::algorithm::{Descriptor, MAX_SUMS, pass};
 use crate::dtype::DType;
-use crate::engine::blocks::{Job, Machine, Sums, rounded};
+use crate::engine::blocks::{Job, Machine, Sums, no_sums, rounded};
+use crate::engine::exact_sum::ExactSum;
 #[cfg(doc)]
 use crate::error::Error;
 use crate::error::Result;
@@ -191,8 +192,9 @@ impl Optimizer {
                 DType::F64 => kernels[1],
             }
         };
-        let Descriptor { state, sums, .. } = self.descriptor;
-        let mut sums = unit.jobs.sweep(&self.machine(), sweeps, &unit.plans, state, sums);
+        let Descriptor { state, sums: count, .. } = self.descriptor;
+        let mut sums = no_sums();
+        unit.jobs.sweep(&self.machine(), sweeps, &unit.plans, (state, count), &mut sums);
         self.sweep_rows(unit, &mut sums);
         self.saturate_state(&sums, unit.jobs.iter());
         sums
@@ -200,7 +202,7 @@ impl Optimizer {
 
     /// Where sums are not finite, takes infinities out of the slots that must not keep them.
     pub(super) fn saturate_state<'a>(&self, sums: &Sums, jobs: impl Iterator<Item = &'a Job>) {
-        if rounded(sums).iter().all(|sum| sum.is_finite()) {
+        if sums.iter().all(ExactSum::is_finite) {
             return;
         }
         for job in jobs {

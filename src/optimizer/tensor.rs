@@ -2,6 +2,7 @@
 
 use super::GroupId;
 use super::memory::StateMemory;
+use super::overlap::{Span, What};
 use crate::algorithm::{MAX_SLOTS, Role, Slot};
 use crate::dtype::{DType, Element};
 use crate::error::{Error, Result};
@@ -149,6 +150,16 @@ impl Tensor {
             *to = memory.as_ref().map_or(ptr::null_mut(), StateMemory::as_ptr);
         }
         state
+    }
+
+    /// The library's own state of the tensor of that index.
+    pub(super) fn own_spans(&self, tensor: usize) -> impl Iterator<Item = Span> {
+        self.memory.iter().flatten().map(move |memory| Span {
+            start: memory.as_ptr().addr(),
+            bytes: memory.bytes(),
+            tensor,
+            what: What::State,
+        })
     }
 
     /// Gives back the memory of a slot.
