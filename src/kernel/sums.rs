@@ -18,6 +18,8 @@ pub(crate) fn widen<S: Simd, E: LaneElement>(run: &[E::Reg<S>; ROW], wide: &mut 
         // SAFETY: `chunks_exact_mut` gives exactly one register's worth of elements.
         unsafe { lanes.as_mut_ptr().cast::<E::Reg<S>>().write_unaligned(run[register]) };
     }
+    // Left to see them, LLVM keeps the lanes of AVX-512 as scalars, through every row of the run.
+    let row = if Lanes::<S, E>::PER_ROW == 1 { std::hint::black_box(row) } else { row };
     for lane in 0..ROW {
         wide[lane] += row[lane].to_f64();
     }

@@ -6,20 +6,23 @@ use dadapt::Isa;
 
 /// Comma-separated names of instruction sets whose absence is a failure.
 const REQUIRE_ENV: &str = "DADAPT_REQUIRE_ISA";
+/// Comma-separated names of instruction sets to leave out, where another run has them.
+const SKIP_ENV: &str = "DADAPT_SKIP_ISA";
 /// A divisor of repetitions, for emulators a hundred times slower than a machine. Which kinds of
 /// cases run does not depend on it.
 const SCALE_ENV: &str = "DADAPT_TEST_SCALE";
 
 /// Calls `check` with each instruction set that this machine has, the scalar one first.
 pub fn each_isa(mut check: impl FnMut(Isa)) {
-    let required = required();
+    let (required, skipped) = (named_by(REQUIRE_ENV), named_by(SKIP_ENV));
     for isa in Isa::ALL {
-        if isa.is_available() {
+        let runs = isa.is_available() && !skipped.contains(&isa);
+        assert!(runs || !required.contains(&isa), "{isa} is required by {REQUIRE_ENV} and absent");
+        if runs {
             check(isa);
-            continue;
+        } else {
+            println!("SKIPPED {isa}");
         }
-        assert!(!required.contains(&isa), "{isa} is required by {REQUIRE_ENV} and absent");
-        println!("SKIPPED {isa}");
     }
 }
 
@@ -31,11 +34,19 @@ pub fn scaled(count: usize) -> usize {
     (count / divisor.max(1)).max(1)
 }
 
-/// A misspelt name fails: it would require nothing.
-fn required() -> Vec<Isa> {
-    let names = std::env::var(REQUIRE_ENV).unwrap_or_default();
+/// A length, or a part of it, but no less than what the case is about.
+pub fn scaled_len(len: usize, least: usize) -> usize {
+    scaled(len).max(least)
+}
+
+/// The first so many of cases that are much the same, the most telling first.
+pub fn scaled_part<T>(all: &[T]) -> &[T] {
+    &all[..scaled(all.len())]
+}
+
+/// A misspelt name fails: it would name nothing.
+fn named_by(variable: &str) -> Vec<Isa> {
+    let names = std::env::var(variable).unwrap_or_default();
     let names = names.split(',').filter(|name| !name.is_empty());
-    names
-        .map(|name| Isa::from_name(name).unwrap_or_else(|e| panic!("{REQUIRE_ENV}: {e}")))
-        .collect()
+    names.map(|name| Isa::from_name(name).unwrap_or_else(|e| panic!("{variable}: {e}"))).collect()
 }

@@ -45,7 +45,7 @@ fn check_all<E: Element>() {
     each_isa(|isa| {
         for &algorithm in Algorithm::ALL {
             let mut worst: (f64, f64) = (0.0, 0.0);
-            let (mut grew, mut froze, runs) = (0, 0, scaled(RUNS));
+            let (mut grew, mut froze, runs) = (0, 0, scaled(RUNS).max(8));
             for seed in 0..runs as u64 {
                 let outcome = Case::<E>::new(algorithm, isa, seed).play();
                 worst = (worst.0.max(outcome.p), worst.1.max(outcome.d));

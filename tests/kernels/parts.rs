@@ -1,6 +1,6 @@
 //! Steps in parts: the very bits of whole steps, whatever the order of tensors and the threads.
 
-use crate::isas::each_isa;
+use crate::isas::{each_isa, scaled_len};
 use crate::run::{Random, Run, adapts, bits, config, rounded, set_if_there};
 use dadapt::{
     Algorithm, Config, DType, Element, Error, GroupId, Isa, Key, NonFinite, Optimizer, StateOwner,
@@ -10,6 +10,13 @@ use std::thread;
 
 const LENS: [usize; 6] = [1, 35, 600, 4097, 70_000, 17];
 const STEPS: usize = 7;
+
+/// LENS, the one that is enough for threads scaled.
+fn lens() -> [usize; 6] {
+    let mut lens = LENS;
+    lens[4] = scaled_len(lens[4], 600);
+    lens
+}
 
 /// Every algorithm that can.
 fn stepping() -> impl Iterator<Item = Algorithm> {
@@ -29,7 +36,7 @@ fn start<E: Element>(algorithm: Algorithm, isa: Isa, options: &[(&str, f64)]) ->
     }
     let mut run = Run::new(&config);
     let mut random = Random(17);
-    for (i, len) in LENS.iter().enumerate() {
+    for (i, len) in lens().iter().enumerate() {
         run.add(i % 2, rounded(&random.values(*len, 1.0)));
     }
     run
@@ -37,7 +44,8 @@ fn start<E: Element>(algorithm: Algorithm, isa: Isa, options: &[(&str, f64)]) ->
 
 /// Gradients of a step: none for some tensors, all zero for others, nothing but zeros at first.
 fn gradients<E: Element>(random: &mut Random, step: usize) -> Vec<Option<Vec<E>>> {
-    LENS.iter()
+    lens()
+        .iter()
         .enumerate()
         .map(|(i, len)| {
             let size = match (step, i) {
@@ -129,7 +137,7 @@ fn one_d_a_group_makes_no_difference() {
                 let group = config.add_group();
                 config.set_group(group, Key::Lr, 0.25).unwrap();
                 let mut run = Run::<f32>::new(&config);
-                LENS.iter().enumerate().for_each(|(i, len)| run.add(i % 2, vec![0.5; *len]));
+                lens().iter().enumerate().for_each(|(i, len)| run.add(i % 2, vec![0.5; *len]));
                 run
             };
             let (mut whole, mut parts) = (make(), make());
@@ -255,7 +263,7 @@ fn rejection_and_abort_leave_what_they_say() {
             assert!(run.tensor_bits(tensor) == *before, "{algorithm}: tensor {tensor}");
         }
         // The step after it is as any other, and the refused tensor may be given again.
-        let g: Vec<_> = LENS.iter().map(|len| Some(vec![0.25; *len])).collect();
+        let g: Vec<_> = lens().iter().map(|len| Some(vec![0.25; *len])).collect();
         assert_eq!(step_in_parts(&mut run, &g, 0).k, k + 1);
     }
 }
@@ -265,7 +273,7 @@ fn a_refused_tensor_may_be_given_again() {
     for algorithm in stepping() {
         let mut whole = start::<f32>(algorithm, Isa::Scalar, &[]);
         let mut parts = start::<f32>(algorithm, Isa::Scalar, &[]);
-        let g: Vec<_> = LENS.iter().map(|len| Some(vec![0.25f32; *len])).collect();
+        let g: Vec<_> = lens().iter().map(|len| Some(vec![0.25f32; *len])).collect();
         let given: Vec<_> = g.iter().map(|g| g.as_deref()).collect();
         whole.step(&given).unwrap();
         let Run { optimizer, ids, p } = &mut parts;
@@ -394,7 +402,7 @@ fn an_aborted_first_step_lists_what_has_moved() {
         assert_eq!(run.bits()[..2], before[..2], "{algorithm}: d and k");
         if untouched {
             // It never was: the next step is a first one.
-            let g: Vec<_> = LENS.iter().map(|len| vec![0.25f32; *len]).collect();
+            let g: Vec<_> = lens().iter().map(|len| vec![0.25f32; *len]).collect();
             let g: Vec<_> = g.iter().map(|g| Some(g.as_slice())).collect();
             whole.step(&g).unwrap();
             run.step(&g).unwrap();

@@ -1,6 +1,6 @@
 //! One `d` a group, freezing, restarting, and state that options leave out or slice.
 
-use crate::isas::each_isa;
+use crate::isas::{each_isa, scaled_len};
 use crate::recurrences::{self, Oracle};
 use crate::run::{
     Random, Run, adapting, adapts, bits, config, distance, has, largest, reference_name, rounded,
@@ -10,8 +10,11 @@ use dadapt::{
     Algorithm, DType, Element, Error, GroupId, Isa, Key, Optimizer, StateOwner, TensorStep,
 };
 
-const LENS: [usize; 5] = [1, 2, 35, 4097, 9000];
 const STEPS: usize = 30;
+
+fn lens() -> [usize; 5] {
+    [1, 2, 35, 4097, scaled_len(9000, 5002)]
+}
 
 fn sliceable() -> impl Iterator<Item = Algorithm> {
     Algorithm::ALL.iter().copied().filter(|algorithm| has(*algorithm, Key::SliceP))
@@ -103,7 +106,7 @@ fn check_slices<E: Element>() {
                 if algorithm == Algorithm::Prodigy && slice == 7.0 {
                     options.push(("beta1", 0.0));
                 }
-                let mut pair = Pair::<E>::new(algorithm, isa, &options, &LENS);
+                let mut pair = Pair::<E>::new(algorithm, isa, &options, &lens());
                 let what = format!("{algorithm} {} {isa} slice {slice}", E::DTYPE);
                 for step in 0..STEPS {
                     pair.step(&format!("{what} step {step}"));
@@ -113,7 +116,7 @@ fn check_slices<E: Element>() {
                     }
                 }
                 assert!(pair.oracle.d > 1.3e-3, "MISTRUSTED: {what}: d did not grow");
-                for (i, len) in LENS.iter().enumerate() {
+                for (i, len) in lens().iter().enumerate() {
                     let kept = len.div_ceil(slice as usize);
                     let id = pair.run.ids[i];
                     assert_eq!(pair.run.optimizer.state_len(id, "s").unwrap(), kept, "{what}");
@@ -128,7 +131,7 @@ fn check_slices<E: Element>() {
 fn freezing_keeps_d_and_frees_statistics() {
     each_isa(|isa| {
         for algorithm in adapting() {
-            let mut pair = Pair::<f64>::new(algorithm, isa, &[], &LENS);
+            let mut pair = Pair::<f64>::new(algorithm, isa, &[], &lens());
             let what = format!("{algorithm} {isa}");
             (0..STEPS / 2).for_each(|step| pair.step(&format!("{what} step {step}")));
             let d = pair.run.optimizer.d();
@@ -138,13 +141,13 @@ fn freezing_keeps_d_and_frees_statistics() {
             assert_eq!(pair.run.optimizer.d(), d, "{what}");
             for slot in algorithm.state_names() {
                 let freed = slot == "p0" || slot == "s" && algorithm != Algorithm::Sgd;
-                let kept = if freed { 0 } else { LENS[3] };
+                let kept = if freed { 0 } else { lens()[3] };
                 assert_eq!(pair.run.state(3, slot).len(), kept, "{what}: {slot}");
                 let id = pair.run.ids[3];
                 assert_eq!(pair.run.optimizer.state_len(id, slot).unwrap(), kept, "{what}: {slot}");
             }
             // Before the first step too, and for tensors that come later.
-            let mut early = Pair::<f64>::new(algorithm, isa, &[], &LENS[..3]);
+            let mut early = Pair::<f64>::new(algorithm, isa, &[], &lens()[..3]);
             early.set("freeze", 1.0);
             (0..5).for_each(|step| early.step(&format!("{what} frozen at once, {step}")));
             assert_eq!(early.run.optimizer.d(), 1e-3, "{what}");
@@ -160,7 +163,7 @@ fn freezing_keeps_d_and_frees_statistics() {
 fn restart_is_a_new_start_with_the_old_d() {
     each_isa(|isa| {
         for algorithm in [Algorithm::Adan, Algorithm::ExperimentalAdanIp] {
-            let mut old = Pair::<f32>::new(algorithm, isa, &[], &LENS);
+            let mut old = Pair::<f32>::new(algorithm, isa, &[], &lens());
             (0..10).for_each(|step| old.step(&format!("{algorithm} {isa} {step}")));
             let mut new = Run::<f32>::new(&config(algorithm, isa));
             new.set(None, "d0", old.run.optimizer.d());
@@ -168,13 +171,13 @@ fn restart_is_a_new_start_with_the_old_d() {
             old.set("restart", 1.0);
             for step in 0..5 {
                 let g: Vec<Vec<f32>> =
-                    LENS.iter().map(|len| rounded(&old.random.values(*len, 1.0))).collect();
+                    lens().iter().map(|len| rounded(&old.random.values(*len, 1.0))).collect();
                 let given: Vec<_> = g.iter().map(|g| Some(g.as_slice())).collect();
                 old.run.step(&given).unwrap();
                 new.step(&given).unwrap();
                 assert_eq!(old.run.optimizer.k(), new.optimizer.k() + 10);
                 assert_eq!(old.run.optimizer.d(), new.optimizer.d(), "{algorithm} {isa} {step}");
-                for tensor in 0..LENS.len() {
+                for tensor in 0..lens().len() {
                     let same = old.run.tensor_bits(tensor) == new.tensor_bits(tensor);
                     assert!(same, "{algorithm} {isa} {step}: tensor {tensor}");
                 }
@@ -247,8 +250,8 @@ fn one_d_a_group_is_one_optimizer_a_group() {
 #[test]
 fn a_cap_binds_where_it_binds() {
     for algorithm in adapting() {
-        let mut free = Pair::<f64>::new(algorithm, Isa::Scalar, &[], &LENS);
-        let mut capped = Pair::<f64>::new(algorithm, Isa::Scalar, &[("d_cap", 2e-3)], &LENS);
+        let mut free = Pair::<f64>::new(algorithm, Isa::Scalar, &[], &lens());
+        let mut capped = Pair::<f64>::new(algorithm, Isa::Scalar, &[("d_cap", 2e-3)], &lens());
         let mut bound = false;
         for step in 0..STEPS {
             free.step(&format!("{algorithm} free {step}"));
@@ -300,7 +303,7 @@ fn a_start_at_zero_is_not_kept() {
 #[test]
 fn means_that_nobody_needs_are_not_kept() {
     let none = |algorithm: Algorithm, options: &[(&str, f64)], slot: &str| {
-        let mut pair = Pair::<f64>::new(algorithm, Isa::Scalar, options, &LENS);
+        let mut pair = Pair::<f64>::new(algorithm, Isa::Scalar, options, &lens());
         (0..STEPS).for_each(|step| pair.step(&format!("{algorithm} step {step}")));
         assert_eq!(pair.run.state(3, slot).len(), 0, "{algorithm}");
         assert_eq!(pair.run.optimizer.state_len(pair.run.ids[3], slot).unwrap(), 0);

@@ -1,7 +1,7 @@
 //! Sliced statistics: what they change, which is the estimate alone. That the estimate is the
 //! oracle's is in `policies.rs`; how the option is refused in `api/errors.rs`.
 
-use crate::isas::each_isa;
+use crate::isas::{each_isa, scaled_len, scaled_part};
 use crate::recurrences::{self, Oracle};
 use crate::run::{
     Random, Run, bits, config, distance, has, largest, reference_name, rounded, unit_roundoff,
@@ -9,7 +9,9 @@ use crate::run::{
 use dadapt::{Algorithm, Config, Element, GroupId, Isa, Key};
 
 /// Slices cross blocks of 4096, and some tensors have a first element only.
-const LENS: [usize; 5] = [1, 2, 35, 4097, 9000];
+fn lens() -> [usize; 5] {
+    [1, 2, 35, 4097, scaled_len(9000, 5002)]
+}
 const SLICES: [usize; 5] = [2, 3, 7, 64, 5000];
 const D0: f64 = 1e-3;
 
@@ -34,7 +36,7 @@ fn configured((algorithm, without_moment): (Algorithm, bool), isa: Isa, slice: u
 fn start<E: Element>(config: &Config) -> Run<E> {
     let mut run = Run::new(config);
     let mut random = Random(3);
-    for (i, len) in LENS.iter().enumerate() {
+    for (i, len) in lens().iter().enumerate() {
         // One starts at zero, of which Prodigy keeps no copy.
         run.add(0, rounded(&random.values(*len, if i == 2 { 0.0 } else { 1.0 })));
     }
@@ -49,7 +51,7 @@ fn play<E: Element>(run: &mut Run<E>, steps: usize) {
             let noise = random.values(*len, 0.5);
             rounded(&noise.iter().map(|x| x + 0.75).collect::<Vec<_>>())
         };
-        let g: Vec<_> = LENS.iter().map(&mut draw).collect();
+        let g: Vec<_> = lens().iter().map(&mut draw).collect();
         run.step(&g.iter().map(|g| Some(g.as_slice())).collect::<Vec<_>>()).unwrap();
     }
 }
@@ -78,7 +80,7 @@ fn check_held<E: Element>() {
                 play(&mut sliced, STEPS);
                 let what = format!("{kind:?} {} {isa} slice {slice}", E::DTYPE);
                 assert_eq!((sliced.optimizer.d(), whole.optimizer.d()), (D0, D0), "{what}");
-                for (i, len) in LENS.iter().enumerate() {
+                for (i, len) in lens().iter().enumerate() {
                     check_tensor(&whole, &sliced, i, slice, &what);
                     let kept = sliced.optimizer.state_len(sliced.ids[i], "s").unwrap();
                     assert_eq!(kept, len.div_ceil(slice), "{what}");
@@ -123,7 +125,7 @@ fn check_bits<E: Element>() {
             let expected = first.bits();
             assert!(first.optimizer.d() > D0, "MISTRUSTED: {kind:?} {slice}: d did not grow");
             each_isa(|isa| {
-                for threads in [1, 3] {
+                for &threads in scaled_part(&[3, 1]) {
                     let mut config = configured(kind, isa, slice);
                     let mut run = start::<E>(config.set(Key::NumThreads, threads).unwrap());
                     play(&mut run, 10);

@@ -38,6 +38,7 @@ const MAX_LANES: usize = 16;
 /// Elements on either side of an array that nobody may touch.
 const GUARD: usize = 2 * MAX_LANES;
 const D0: f64 = 1e-2;
+const BLOCK: usize = 4096;
 
 type Options = Vec<(&'static str, f64)>;
 
@@ -68,24 +69,25 @@ fn check_all<E: Element>() {
 /// Lengths with offsets: every short one, and those around runs of rows and around blocks of 4096.
 /// Of the kinds that share their kernel's frame with an algorithm's first, a part of them.
 fn places(all: bool) -> impl Iterator<Item = (usize, Vec<usize>)> {
-    let block = [4080, 4095, 4096, 4097, 4111, 4113, 4352, 8191, 8192, 8193, 8208, 8209];
+    let block = [4080, 4095, BLOCK, 4097, 4111, 4113, 4352, 8191, 8192, 8193, 8208, 8209];
     let run = [255, 256, 257, 495, 496, 497, 511, 512, 513, 527, 528, 529, 1023, 1024, 1025];
     let some = [0, 1, 2, 3, 7, 8, 15, 16, 17, 31, 33, 63, 64, 65, 193, 257, 513, 4095, 4097, 8209];
     let lens: Vec<usize> = match all {
         true => (0..=2 * MAX_LANES + 3).chain(run).chain(block).collect(),
         false => some.to_vec(),
     };
-    // Where an emulator makes long ones dear, four offsets have to do.
-    let long = (MAX_LANES / scaled(MAX_LANES)).min(5);
-    lens.into_iter().map(move |len| {
-        let stride = if !all {
-            7
-        } else if len >= block[0] {
-            long
-        } else {
-            1
+    // Where an emulator makes long ones dear, two odd offsets have to do, or one length at one.
+    let dear = scaled(MAX_LANES) == 1;
+    let lens = lens.into_iter().filter(move |len| all || !dear || *len <= BLOCK + 1);
+    lens.map(move |len| {
+        let offsets = 0..MAX_LANES;
+        let offsets = match (len >= block[0], all) {
+            (true, true) if dear => vec![3, 8],
+            (true, false) if dear => vec![3],
+            (_, true) => offsets.collect(),
+            (_, false) => offsets.step_by(7).collect(),
         };
-        (len, (0..MAX_LANES).step_by(stride).collect())
+        (len, offsets)
     })
 }
 
