@@ -148,9 +148,12 @@ impl<'a> Crew<'a> {
                 Crew { helpers: own.threads.min(rayon::current_num_threads()) - 1, ..alone }
             }
             Threads::Own(OwnPool { threads, pool: Some((_, pool)) }) => {
-                let others = RUNNING.fetch_add(*threads, Ordering::Relaxed);
-                let helpers = (threads - 1).saturating_sub(others);
-                Crew { pool: Some(pool), helpers, counted: *threads }
+                let helpers = |others: usize| (threads - 1).saturating_sub(others);
+                let add = |others| Some(others + 1 + helpers(others));
+                let relaxed = Ordering::Relaxed;
+                let others = RUNNING.fetch_update(relaxed, relaxed, add).unwrap_or_else(|n| n);
+                let helpers = helpers(others);
+                Crew { pool: Some(pool), helpers, counted: helpers + 1 }
             }
             Threads::Own(_) => alone,
         }
@@ -228,5 +231,59 @@ impl Iterator for Pieces<'_> {
             self.seen += 1;
         }
         self.alone.take()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LONG: usize = MIN_PARALLEL_LEN;
+
+    fn own(threads: usize) -> Threads {
+        let mut own = Threads::new(threads);
+        own.prepare(LONG).unwrap();
+        own
+    }
+
+    #[test]
+    fn steps_at_once_share_the_threads_of_one() {
+        let (first, second) = (own(4), own(4));
+        let alone = Crew::gather(&first, LONG);
+        assert_eq!(alone.helpers, 3);
+        let beside = Crew::gather(&second, LONG);
+        assert_eq!(beside.helpers, 0);
+        drop(alone);
+        // The other one still runs, on its own thread only.
+        let again = Crew::gather(&first, LONG);
+        assert_eq!(again.helpers, 2);
+        drop((beside, again));
+        assert_eq!(Crew::gather(&second, LONG).helpers, 3);
+        assert_eq!(Crew::gather(&second, LONG - 1).helpers, 0);
+    }
+
+    #[test]
+    fn inside_a_pool_its_threads_are_taken_and_none_made() {
+        let pool = ThreadPoolBuilder::new().num_threads(3).build().unwrap();
+        pool.install(|| {
+            for (threads, helpers) in [(2, 1), (8, 2)] {
+                let own = own(threads);
+                assert!(matches!(&own, Threads::Own(own) if own.pool.is_none()));
+                let crew = Crew::gather(&own, LONG);
+                assert_eq!((crew.helpers, crew.pool.is_none()), (helpers, true));
+            }
+        });
+    }
+
+    #[test]
+    fn every_block_is_given_once_and_homes_come_first() {
+        let homes = [Home::new(0, 10), Home::new(10, 25)];
+        let mut second = Pieces::new(&homes, 4, 1);
+        assert_eq!(second.next(), Some(10..14));
+        // The preferred home is taken: the other one.
+        let first = Pieces::new(&homes, 4, 1);
+        let got: Vec<_> = first.flatten().collect();
+        assert_eq!(got, (0..10).chain(14..25).collect::<Vec<_>>());
+        assert_eq!(second.next(), None);
     }
 }
