@@ -43,11 +43,7 @@ const UPDATE: u8 = 22;
 const SPILLING: [(&str, &str, &[&str]); 4] = [
     // 4 to 6 of 16 registers are sums. The other way, all coefficients in memory, spills less and is
     // slower: the loads bind. See `WORKING` in src/kernel/sweep.rs.
-    (
-        "avx2",
-        "f32",
-        &["adagrad", "adagrad_rows", "adam", "adam_preprint", "adan", "adan_ip", "lion"],
-    ),
+    ("avx2", "f32", &["adagrad", "adam", "adam_preprint", "adan", "adan_ip", "lion"]),
     // 8 to 12 of 16 registers are sums.
     (
         "avx2",
