@@ -3,6 +3,7 @@
 import os
 import random
 import select
+import signal
 import subprocess
 import time
 from dataclasses import dataclass, field
@@ -29,6 +30,7 @@ class Worker:
         program = [build.RUST] if row.worker == "rust" else [python, build.HERE / "worker.py"]
         self.lens = None
         self.new = True
+        self.lasting = row.worker != "rust"
         logs = build.SCRATCH / "log"
         logs.mkdir(exist_ok=True)
         self.log = logs / f"{row.name}-{threads}.txt"
@@ -47,6 +49,7 @@ class Worker:
                 stderr=log,
                 env=environment,
                 cwd=build.SCRATCH,
+                start_new_session=True,
                 preexec_fn=lambda: os.sched_setaffinity(0, first),
             )
 
@@ -75,14 +78,15 @@ class Worker:
             self.lens, self.new = lens, False
 
     def drop(self):
-        """Frees the case."""
-        if self.lens is not None:
+        """Frees the case; whether the process can take another."""
+        if self.lens is not None and self.lasting:
             self.lens = None
             self.ask("drop", SETUP)
+        return self.lens is None
 
     def stop(self):
         """Ends the process."""
-        self.process.kill()
+        os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
         self.process.stdin.close()
         self.process.stdout.close()
@@ -155,7 +159,7 @@ class Driver:
         steps = self.begin(rows, cell)
         left = dict.fromkeys(steps, self.pace.seconds)
         for turn in range(self.pace.rounds):
-            order = [row for row in steps if left[row] > 0 or turn < self.pace.fewest]
+            order = [row for row in steps if self.goes_on(left[row], turn)]
             self.shuffle.shuffle(order)
             for row in order:
                 time.sleep(PAUSE)
@@ -175,6 +179,11 @@ class Driver:
             except Absent as why:
                 answer = f"bad {why}"
             self.record.notes[row.name, cell] = answer
+
+    def goes_on(self, left, turn):
+        """Whether a row with so many seconds left takes part in the turn."""
+        few = turn < self.pace.fewest and left > -3 * self.pace.seconds
+        return left > 0 or few or turn == 0
 
     def begin(self, rows, cell):
         """Sets up the rows that are not there yet; how many steps make a sample of each."""
@@ -209,8 +218,10 @@ class Driver:
         for (name, count), worker in list(self.workers.items()):
             if name not in names:
                 try:
-                    worker.drop()
+                    lasts = worker.drop()
                 except Absent:
+                    lasts = False
+                if not lasts:
                     self.workers.pop((name, count)).stop()
 
     def stop(self):

@@ -57,5 +57,5 @@ class JaxCase(Case):
 
 
 def make(name, lens):
-    """The case of that name."""
-    return JaxCase(name, lens)
+    """The case of that name, `_tuned` after it or not."""
+    return JaxCase(name.removesuffix("_tuned"), lens)

@@ -13,18 +13,22 @@ typedef struct {
     float *state[4];
 } tensor;
 
-/* Elements first to last of one tensor. */
-typedef void range(const tensor *t, size_t first, size_t last, const float *c);
+/* `n` elements of one tensor. */
+typedef void loop(size_t n, float *restrict p, const float *restrict g, float *restrict m,
+                  float *restrict v, float *restrict s, const float *restrict p0, const float *c);
 
-#define ARRAYS(t)                                                                                     \
-    float *restrict p = (t)->p;                                                                       \
-    const float *restrict g = (t)->g;                                                                 \
-    float *restrict m = (t)->state[0], *restrict v = (t)->state[1], *restrict s = (t)->state[2];      \
-    const float *restrict p0 = (t)->state[3];                                                         \
-    (void)m, (void)v, (void)s, (void)p0
+static void elements(loop *body, const tensor *t, size_t first, size_t last, const float *c) {
+    float *state[4];
+    for (int i = 0; i < 4; i++) state[i] = t->state[i] ? t->state[i] + first : NULL;
+    body(last - first, t->p + first, t->g + first, state[0], state[1], state[2], state[3], c);
+}
+
+#define LOOP(name)                                                                                \
+    static void name(size_t n, float *restrict p, const float *restrict g, float *restrict m,     \
+                     float *restrict v, float *restrict s, const float *restrict p0, const float *c)
 
 /* Threads get equal shares of all elements, in whole cache lines where tensors allow it. */
-static void each(range *body, const tensor *tensors, size_t n, const float *c) {
+static void each(loop *body, const tensor *tensors, size_t n, const float *c) {
 #ifdef _OPENMP
     size_t total = 0;
     for (size_t i = 0; i < n; i++) total += tensors[i].len;
@@ -35,18 +39,19 @@ static void each(range *body, const tensor *tensors, size_t n, const float *c) {
         const size_t first = me * share, last = me + 1 == threads ? total : first + share;
         for (size_t i = 0, at = 0; i < n && at < last; at += tensors[i++].len) {
             const size_t end = at + tensors[i].len;
-            if (end > first) body(&tensors[i], first > at ? first - at : 0, (last < end ? last : end) - at, c);
+            if (end > first)
+                elements(body, &tensors[i], first > at ? first - at : 0, (last < end ? last : end) - at, c);
         }
     }
 #else
-    for (size_t i = 0; i < n; i++) body(&tensors[i], 0, tensors[i].len, c);
+    for (size_t i = 0; i < n; i++) elements(body, &tensors[i], 0, tensors[i].len, c);
 #endif
 }
 
-static void adamw_range(const tensor *t, size_t first, size_t last, const float *c) {
-    ARRAYS(t);
+LOOP(adamw_loop) {
+    (void)s, (void)p0;
     const float beta1 = c[0], beta2 = c[1], decay = c[2], rate = c[3], root = c[4], eps = c[5];
-    for (size_t i = first; i < last; i++) {
+    for (size_t i = 0; i < n; i++) {
         m[i] = beta1 * m[i] + (1 - beta1) * g[i];
         v[i] = beta2 * v[i] + (1 - beta2) * g[i] * g[i];
         p[i] = decay * p[i] - rate * m[i] / (root * sqrtf(v[i]) + eps);
@@ -58,19 +63,19 @@ void adamw(const tensor *tensors, size_t n, double k, double lr) {
     const double beta1 = 0.9, beta2 = 0.999;
     const float c[] = {(float)beta1, (float)beta2, (float)(1 - lr * 0.01), (float)(lr / (1 - pow(beta1, k))),
                        (float)(1 / sqrt(1 - pow(beta2, k))), 1e-8f};
-    each(adamw_range, tensors, n, c);
+    each(adamw_loop, tensors, n, c);
 }
 
-#define CEILING(name, body)                                                                           \
-    static void name##_range(const tensor *t, size_t first, size_t last, const float *c) {            \
-        ARRAYS(t);                                                                                    \
-        const float z = c[0];                                                                         \
-        for (size_t i = first; i < last; i++) body                                                    \
-    }                                                                                                 \
-    void name(const tensor *tensors, size_t n, double small, double unused) {                         \
-        (void)unused;                                                                                 \
-        const float c[] = {(float)small};                                                             \
-        each(name##_range, tensors, n, c);                                                            \
+#define CEILING(name, body)                                                                       \
+    LOOP(name##_loop) {                                                                           \
+        (void)s, (void)p0;                                                                        \
+        const float z = c[0];                                                                     \
+        for (size_t i = 0; i < n; i++) body                                                       \
+    }                                                                                             \
+    void name(const tensor *tensors, size_t n, double small, double unused) {                     \
+        (void)unused;                                                                             \
+        const float c[] = {(float)small};                                                         \
+        each(name##_loop, tensors, n, c);                                                         \
     }
 
 CEILING(ceiling_adamw, {

@@ -55,11 +55,15 @@ def _ceiling(name, label, arrays, size):
     return Row(f"ceiling_{name}", label, "native", arrays, size, gpt2=True, large=True)
 
 
-def _reference(name, label, arrays, gpt2=False):
+def _both(worker, name, label, arrays, **more):
     return [
-        Row(name, f"{label}, as installed", "torch_peers", arrays, gpt2=gpt2),
-        Row(f"{name}_tuned", f"{label}, malloc tuned", "torch_peers", arrays, gpt2=gpt2),
+        Row(name, f"{label}, as installed", worker, arrays, **more),
+        Row(f"{name}_tuned", f"{label}, malloc tuned", worker, arrays, **more),
     ]
+
+
+def _reference(name, label, arrays, **more):
+    return _both("torch_peers", name, label, arrays, **more)
 
 
 ROWS = [
@@ -82,16 +86,16 @@ ROWS = [
     *_reference("dadaptation_lion", "dadaptation DAdaptLion", 6),
     *_reference("dadaptation_adan", "dadaptation DAdaptAdan", 10),
     Row("optax_dadapt_adamw", "optax dadapt_adamw, jit", "jax_peers", 9, gpt2=True, many=False),
-    Row("optax_prodigy", "optax prodigy, jit", "jax_peers", 10, gpt2=True, many=False),
+    *_both("jax_peers", "optax_prodigy", "optax prodigy, jit", 10, gpt2=True, many=False),
     Row("optax_adamw", "optax adamw, jit", "jax_peers", 8, 28, gpt2=True, many=False),
     Row("torch_adamw", "PyTorch AdamW, fused", "torch_peers", 4, 28, gpt2=True, large=True),
     Row("torch_sgd", "PyTorch SGD with momentum, fused", "torch_peers", 3, 20, large=True),
     Row("deepspeed_adamw", "DeepSpeed CPU Adam (AdamW)", "torch_peers", 4, 28, gpt2=True),
     Row("c_adamw", "C loop, AdamW, -ffast-math", "native", 4, 28, threads=(1,), gpt2=True),
     Row("c_adamw_openmp", "the same with OpenMP", "native", 4, 28, gpt2=True),
-    Row("candle_adamw", "candle AdamW", "rust", 14),
-    Row("burn_flex_adamw", "burn AdamW (flex)", "rust", 9),
-    Row("burn_ndarray_adamw", "burn AdamW (ndarray)", "rust", 9),
+    *_both("rust", "candle_adamw", "candle AdamW", 14),
+    *_both("rust", "burn_flex_adamw", "burn AdamW (flex)", 9),
+    *_both("rust", "burn_ndarray_adamw", "burn AdamW (ndarray)", 9),
 ]
 
 
@@ -134,6 +138,7 @@ def goals(threads):
         ("prodigyopt", "prodigy", 8.0),
         ("prodigyopt_tuned", "prodigy", 4.0),
         ("optax_prodigy", "prodigy", 2.0),
+        ("optax_prodigy_tuned", "prodigy", 2.0),
     ]
     for a, b, bound in slower:
         yield Goal(a, b, "1e7", threads, ">", bound)

@@ -19,7 +19,7 @@ def arguments():
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "--quick", action="store_true", help="some 2 minutes, written to target/peers"
+        "--quick", action="store_true", help="fewer rounds (10 minutes), written to target/peers"
     )
     parser.add_argument(
         "--install", action="store_true", help="first puts the Python peers into target/peers/venv"

@@ -65,9 +65,10 @@ class Case:
 
 
 def vector(n, seed, slot):
-    """`n` numbers between -0.01 and 0.01; arrays of a step start at different cache lines."""
-    space = np.empty(n + 2048, np.float32)
-    start = (-space.ctypes.data % 64) // 4 + 272 * slot
+    """`n` numbers between -0.01 and 0.01; large arrays of a step start at different cache lines."""
+    apart = 272 * slot if n >= 100_000 else 0
+    space = np.empty(n + 16 + apart, np.float32)
+    start = (-space.ctypes.data % 64) // 4 + apart
     out = space[start : start + n]
     pattern = np.float32(2e-5) * ((np.arange(1009) * 541 + seed * 97) % 1009) - np.float32(1e-2)
     whole = n - n % 1009
@@ -116,41 +117,55 @@ def bind():
         os.sched_setaffinity(int(thread), processors)
 
 
+def answer(state, command):
+    """Does what a command says."""
+    match command:
+        case ["setup", name, lens]:
+            family = importlib.import_module(sys.argv[1])
+            state.extend(setup(family, name, [int(n) for n in lens.split(",")]))
+            gc.collect()
+            return "ready"
+        case ["run", untimed, steps]:
+            run(state[0], int(untimed))
+            return repr(run(state[0], int(steps)))
+        case ["check"]:
+            return check(*state)
+    return "error not a command"
+
+
+def serve(line, answers):
+    """Serves the driver from a setup on until it drops the case."""
+    state = []
+    while line and line != "drop\n":
+        try:
+            said = answer(state, line.split())
+        except Exception as error:  # noqa: BLE001  whatever it is, the driver is to know
+            said = f"error {type(error).__name__}: {error}"
+        answers.write(said.replace("\n", " ")[:500] + "\n")
+        line = sys.stdin.readline()
+
+
 def main():
-    """Serves the driver until it closes the pipe."""
+    """Imports what is slow to import, and forks for each case.
+
+    No case then meets the memory that another left behind.
+    """
     # Libraries print what they like: the pipe to the driver is no longer theirs.
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
-    case = before = None
     try:
         importlib.import_module(sys.argv[1])
     except Exception:  # noqa: BLE001  setup comes to it again, and says so
         pass
     bind()
-    for line in sys.stdin:
-        try:
-            match line.split():
-                case ["setup", name, lens]:
-                    case = None
-                    gc.collect()
-                    family = importlib.import_module(sys.argv[1])
-                    case, before = setup(family, name, [int(n) for n in lens.split(",")])
-                    gc.collect()
-                    answer = "ready"
-                case ["run", untimed, steps]:
-                    run(case, int(untimed))
-                    answer = repr(run(case, int(steps)))
-                case ["check"]:
-                    answer = check(case, before)
-                case ["drop"]:
-                    case = None
-                    gc.collect()
-                    answer = "ok"
-                case _:
-                    answer = "error not a command"
-        except Exception as error:  # noqa: BLE001  whatever it is, the driver is to know
-            answer = f"error {type(error).__name__}: {error}"
-        answers.write(answer.replace("\n", " ")[:500] + "\n")
+    # The driver writes a line when it has the answer to the one before: nothing is read ahead.
+    while line := sys.stdin.readline():
+        child = os.fork()
+        if child == 0:
+            serve(line, answers)
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        answers.write("ok\n" if status == 0 else f"error the process ended, status {status}\n")
 
 
 if __name__ == "__main__":

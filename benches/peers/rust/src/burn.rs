@@ -65,6 +65,6 @@ impl Case for AdamWCase {
     fn sample(&self) -> Vec<f32> {
         let first = self.module().tensors[0].val();
         let len = first.shape().num_elements().min(1000);
-        first.slice([0..len]).into_data().try_to_vec().expect("it is a vector of f32")
+        first.slice(0..len).into_data().try_to_vec().expect("it is a vector of f32")
     }
 }

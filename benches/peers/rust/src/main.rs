@@ -33,8 +33,7 @@ fn main() {
             ["setup", name, lens] => {
                 let lens: Vec<usize> =
                     lens.split(',').map(|len| len.parse().expect("a length")).collect();
-                drop(case.take());
-                let mut made: Box<dyn Case> = match name {
+                let mut made: Box<dyn Case> = match name.trim_end_matches("_tuned") {
                     "candle_adamw" => Box::new(candle::AdamWCase::new(&lens)),
                     "burn_flex_adamw" => Box::new(burn::AdamWCase::new(&lens, burn::flex())),
                     "burn_ndarray_adamw" => Box::new(burn::AdamWCase::new(&lens, burn::ndarray())),
@@ -62,10 +61,6 @@ fn main() {
                 } else {
                     "ok".to_owned()
                 }
-            }
-            ["drop"] => {
-                drop(case.take());
-                "ok".to_owned()
             }
             _ => panic!("not a command: {line}"),
         };
