@@ -478,3 +478,6 @@ impl<C: Codec> WithSimd for Encode<'_, C> {
 fn largest_magnitude(values: &[f32]) -> u32 {
     values.iter().fold(0, |largest, value| largest.max(value.to_bits() & MAGNITUDE))
 }
+
+#[cfg(test)]
+mod tests;
