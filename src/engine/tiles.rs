@@ -258,11 +258,16 @@ impl Tile<'_> {
         let before = |elements| if sliced { job.slice.before(elements) } else { elements };
         let array = job.streams.state[slot];
         // Tiles have as many exponents as a whole one: those of different tiles are apart.
-        let exponents = groups(before(TILE)) * (self.start / TILE);
+        let exponents = groups(self.whole(slot)) * (self.start / TILE);
         Place {
             codes: array.wrapping_add(before(self.start) * job.formats.state[slot].dtype.size()),
             exponents: array.wrapping_add(before(job.len) + exponents),
         }
+    }
+
+    /// Elements of a slot that whole tiles have at most.
+    fn whole(&self, slot: usize) -> usize {
+        elements(self.job, &self.slots[slot], 0, TILE)
     }
 
     /// # Safety
@@ -311,6 +316,11 @@ impl Tile<'_> {
             );
             // SAFETY: this function's own contract.
             unsafe { format.encode(self.token(), from, count, to, how, &mut self.ahead) };
+            if format.dtype == DType::Q8 {
+                let unused = groups(count)..groups(self.whole(i));
+                // SAFETY: as above: each tile has room for the exponents of a whole one.
+                unsafe { to.exponents.add(unused.start).write_bytes(0, unused.len()) };
+            }
         }
     }
 

@@ -186,7 +186,7 @@ fn bits_are_those_of_every_other_machine() {
 }
 
 /// FNV-1a, which no library changes.
-fn fnv(bits: &[u64]) -> u64 {
+pub fn fnv(bits: &[u64]) -> u64 {
     let bytes = bits.iter().flat_map(|word| word.to_le_bytes());
     bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)

@@ -8,6 +8,7 @@
 mod agreement;
 mod bits;
 mod deviations;
+mod formats;
 mod golden;
 mod oracle;
 mod parts;

@@ -1,0 +1,298 @@
+//! Shorter types: one outcome to the last bit, whatever the threads, the instruction set, the order of
+//! tensors, who keeps the state, and whether a step is taken whole or in parts.
+
+use crate::bits::{fnv, steps};
+use crate::isas::{each_isa, scaled_len, scaled_part};
+use crate::run::{Random, adapts, config, has};
+use dadapt::{
+    Algorithm, Config, DType, Element, GroupId, Isa, Key, Optimizer, State, TensorId, TensorStep,
+    bf16, f16,
+};
+
+/// Types of parameter and gradient, what state is kept in, and options that an algorithm may lack.
+struct Mode {
+    p: DType,
+    g: DType,
+    state: State,
+    options: &'static [(Key, f64)],
+}
+
+const fn mode(p: DType, g: DType, state: State, options: &'static [(Key, f64)]) -> Mode {
+    Mode { p, g, state, options }
+}
+
+const MODES: [Mode; 8] = [
+    mode(DType::F32, DType::F32, State::Bf16, &[]),
+    mode(DType::F32, DType::Bf16, State::Q8, &[(Key::WeightDecay, 0.01)]),
+    mode(DType::Bf16, DType::Bf16, State::Compact, &[(Key::Decouple, 1.0), (Key::Momentum, 0.9)]),
+    mode(DType::Bf16, DType::F32, State::Full, &[(Key::Master, 0.0), (Key::WeightDecay, 0.01)]),
+    mode(DType::F16, DType::F16, State::Q8, &[(Key::SliceP, 3.0), (Key::Momentum, 0.9)]),
+    mode(DType::F16, DType::Bf16, State::Bf16, &[(Key::Master, 0.0), (Key::NoProx, 1.0)]),
+    mode(DType::F32, DType::F32, State::Q8, &[(Key::SliceP, 5.0), (Key::SliceByLine, 1.0)]),
+    mode(DType::Bf16, DType::F16, State::Compact, &[(Key::SliceP, 11.0), (Key::Beta1, 0.0)]),
+];
+
+/// A number in whose memory arrays of any type are kept, aligned to all of them.
+type Word = u64;
+
+/// Values in memory, rounded to their type.
+fn array(values: &[f64], dtype: DType) -> Vec<Word> {
+    let bytes: Vec<u8> = values
+        .iter()
+        .flat_map(|x| match dtype {
+            DType::F32 => (*x as f32).to_ne_bytes().to_vec(),
+            DType::Bf16 => bf16::from_f64(*x).to_ne_bytes().to_vec(),
+            _ => f16::from_f64(*x).to_ne_bytes().to_vec(),
+        })
+        .collect();
+    let words = bytes.chunks(size_of::<Word>()).map(|chunk| {
+        let mut word = [0; size_of::<Word>()];
+        word[..chunk.len()].copy_from_slice(chunk);
+        Word::from_ne_bytes(word)
+    });
+    words.collect()
+}
+
+/// The bytes of elements of a type as a little-endian machine has them.
+fn little_endian(bytes: &[u8], dtype: DType) -> Vec<u8> {
+    let elements = bytes.chunks(dtype.size());
+    let turned = |element: &[u8]| element.iter().rev().copied().collect::<Vec<_>>();
+    let one = |x: &[u8]| if cfg!(target_endian = "big") { turned(x) } else { x.to_vec() };
+    elements.flat_map(one).collect()
+}
+
+/// How a run is made, beside what it computes.
+#[derive(Clone, Copy)]
+struct How {
+    isa: Isa,
+    threads: usize,
+    in_parts: bool,
+    state_of_caller: bool,
+    backwards: bool,
+}
+
+const PLAINLY: How =
+    How { isa: Isa::Scalar, threads: 1, in_parts: false, state_of_caller: false, backwards: false };
+
+struct Data {
+    p: Vec<Vec<f64>>,
+    g: Vec<Vec<Vec<f64>>>,
+}
+
+impl Data {
+    fn new(lens: &[usize], steps: usize) -> Self {
+        let mut random = Random(11);
+        let mut draw = |len: usize, shift: f64| -> Vec<f64> {
+            let values = random.values(len, 1.0).into_iter().enumerate();
+            values.map(|(i, x)| (x + shift) * 0.5f64.powi((i % 16 + i % 5) as i32 / 2)).collect()
+        };
+        let p = lens.iter().map(|len| draw(*len, 0.0)).collect();
+        let g = (0..steps).map(|_| lens.iter().map(|len| draw(*len, 1.0)).collect());
+        Data { p, g: g.collect() }
+    }
+
+    /// Every bit of the run: parameters, state as it is kept, `d`, `k`, and each step's sums.
+    fn run(&self, algorithm: Algorithm, mode: &Mode, how: How) -> Vec<u8> {
+        let mut optimizer = Optimizer::new(&configured(algorithm, mode, how)).unwrap();
+        let count = self.p.len();
+        let order: Vec<usize> =
+            if how.backwards { (0..count).rev().collect() } else { (0..count).collect() };
+        let mut ids = vec![TensorId::from_code(0); count];
+        for &i in &order {
+            let (name, len) = (format!("tensor {i}"), self.p[i].len());
+            let first = GroupId::FIRST;
+            ids[i] = if how.state_of_caller {
+                optimizer.add_tensor_with_state_of_caller(first, &name, mode.p, len)
+            } else {
+                optimizer.add_tensor(first, &name, mode.p, len)
+            }
+            .unwrap();
+        }
+        let mut p: Vec<_> = self.p.iter().map(|p| array(p, mode.p)).collect();
+        // Of the caller's: with rubbish in it, which the first step must not read.
+        let mut state: Vec<Vec<Vec<Word>>> = Vec::new();
+        for id in &ids {
+            let names: Vec<_> = optimizer.state_names(*id).unwrap().collect();
+            let words = |name| optimizer.state_bytes(*id, name).unwrap().1.div_ceil(8);
+            let arrays = names.into_iter().map(|name| vec![0x7f6f_5f4f_3f2f_1f0f; words(name)]);
+            state.push(if how.state_of_caller { arrays.collect() } else { Vec::new() });
+        }
+        let mut outcome = Vec::new();
+        for g in &self.g[..steps(algorithm)] {
+            let g: Vec<_> = g.iter().map(|g| array(g, mode.g)).collect();
+            let mut tensors: Vec<_> = order
+                .iter()
+                .map(|&i| {
+                    let states: Vec<_> =
+                        state[i].iter_mut().map(|slot| slot.as_mut_ptr().cast()).collect();
+                    let (p, g) = (p[i].as_mut_ptr().cast(), g[i].as_ptr().cast());
+                    // SAFETY: the arrays hold `len` elements of these types, and outlive the step.
+                    unsafe {
+                        TensorStep::from_raw(ids[i], mode.p, self.p[i].len(), p, g, &states)
+                            .with_raw_gradient_dtype(mode.g)
+                    }
+                })
+                .collect();
+            let report = if how.in_parts {
+                let parts = optimizer.step_begin().unwrap();
+                tensors.into_iter().for_each(|tensor| parts.step_tensor(tensor).unwrap());
+                parts.step_end()
+            } else {
+                optimizer.step(&mut tensors)
+            };
+            let report = report.unwrap();
+            for sum in [report.numerator, report.denominator, report.d] {
+                outcome.extend(sum.to_bits().to_le_bytes());
+            }
+        }
+        let grew = optimizer.d() > 1.3e-3 || !adapts(algorithm);
+        assert!(grew, "MISTRUSTED: {algorithm}: d did not grow");
+        for (i, id) in ids.iter().enumerate() {
+            let words = p[i].iter().flat_map(|word| word.to_ne_bytes());
+            let bytes = words.take(self.p[i].len() * mode.p.size());
+            outcome.extend(little_endian(&bytes.collect::<Vec<_>>(), mode.p));
+            let names: Vec<String> =
+                optimizer.state_names(*id).unwrap().map(str::to_owned).collect();
+            for (slot, name) in names.iter().enumerate() {
+                let (dtype, bytes) = optimizer.state_bytes(*id, name).unwrap();
+                let found = if how.state_of_caller {
+                    let words = state[i][slot].iter().flat_map(|word| word.to_ne_bytes());
+                    words.take(bytes).collect()
+                } else {
+                    optimizer.raw_state_mut(*id, name).unwrap().to_vec()
+                };
+                outcome.extend(little_endian(&found, dtype));
+            }
+        }
+        outcome
+    }
+}
+
+fn configured(algorithm: Algorithm, mode: &Mode, how: How) -> Config {
+    let mut config = config(algorithm, how.isa);
+    config.set(Key::NumThreads, how.threads as f64).unwrap();
+    for (key, value) in [(Key::D0, 1e-3)].iter().chain(mode.options) {
+        // Adam's m is kept whatever its decay, Prodigy's is not.
+        let pointless = *key == Key::Beta1 && algorithm != Algorithm::Prodigy;
+        if (has(algorithm, *key) || *key == Key::Master) && !pointless {
+            config.set(*key, *value).unwrap();
+        }
+    }
+    // SGD and AdaGrad have nothing that may be rounded, and say so.
+    let _ = config.set(Key::State, mode.state);
+    config
+}
+
+/// Whether it steps tensor by tensor.
+fn in_parts(algorithm: Algorithm) -> bool {
+    algorithm != Algorithm::Prodigy
+}
+
+#[test]
+fn threads_instruction_sets_and_owners_give_the_same_bits() {
+    let lens = [1, 15, 257, 1023, 1025, 4095, 4097, scaled_len(90_001, 9000)];
+    let data = Data::new(&lens, 12);
+    for &algorithm in Algorithm::ALL {
+        for (number, mode) in MODES.iter().enumerate() {
+            let expected = data.run(algorithm, mode, PLAINLY);
+            each_isa(|isa| {
+                let plainly = How { isa, ..PLAINLY };
+                let mut hows = vec![
+                    How { threads: 3, backwards: true, ..plainly },
+                    How { state_of_caller: true, ..plainly },
+                    How { threads: 2, in_parts: in_parts(algorithm), ..plainly },
+                ];
+                if isa != Isa::Scalar {
+                    hows.insert(0, plainly);
+                }
+                for (i, how) in scaled_part(&hows).iter().enumerate() {
+                    let same = data.run(algorithm, mode, *how) == expected;
+                    assert!(same, "{algorithm} mode {number} {isa}, way {i}");
+                }
+            });
+        }
+    }
+}
+
+/// The bits themselves, as in [`bits`](crate::bits), so that they are the same on every machine.
+#[test]
+fn bits_of_shorter_types_are_those_of_every_other_machine() {
+    const PINNED: [(&str, u64); 13] = [
+        ("adam", 0x014e_693d_7e36_e14f),
+        ("sgd", 0xf268_7c5b_670f_a1cc),
+        ("adagrad", 0x5f31_fa0f_0c92_1801),
+        ("lion", 0xe800_0d3e_75ff_1644),
+        ("adan", 0x516c_cccd_7b46_248a),
+        ("prodigy", 0xe9be_d4df_a68d_e69f),
+        ("experimental_adam_preprint", 0xd158_fdc3_b0c5_67d5),
+        ("experimental_adan_ip", 0xd53a_42ff_610e_2eb5),
+        ("plain_sgd", 0xe0a2_bbbc_ba3b_c1c0),
+        ("plain_adam", 0x954d_3722_86b3_5625),
+        ("plain_adagrad", 0x6766_6bb1_5bef_52ab),
+        ("plain_lion", 0x2a7e_543c_859f_9dc0),
+        ("plain_adan", 0x5737_9762_17b6_6045),
+    ];
+    let data = Data::new(&[1, 35, 600, 4097], 12);
+    each_isa(|isa| {
+        let found = Algorithm::ALL.iter().map(|&algorithm| {
+            let runs = MODES.iter().flat_map(|mode| {
+                data.run(algorithm, mode, How { isa, ..PLAINLY }).into_iter().map(u64::from)
+            });
+            (algorithm.name(), fnv(&runs.collect::<Vec<_>>()))
+        });
+        let found: Vec<_> = found.collect();
+        assert!(found == PINNED, "{isa}: these bits are new: {found:#x?}");
+    });
+}
+
+/// A parameter that somebody else changes between steps keeps that change: its master copy follows.
+#[test]
+fn a_changed_parameter_takes_its_master_copy_along() {
+    let mut optimizer = Optimizer::new(&Config::new(Algorithm::Adam)).unwrap();
+    let id = optimizer.add_tensor(GroupId::FIRST, "w", bf16::DTYPE, 2000).unwrap();
+    let mut p: Vec<bf16> = (0..2000).map(|i| bf16::from_f64(f64::from(i) / 300.0 - 3.0)).collect();
+    let g = vec![1e-3f32; 2000];
+    for _ in 0..5 {
+        optimizer.step(&mut [TensorStep::new(id, &mut p, &g)]).unwrap();
+    }
+    let before = optimizer.state_values(id, "master").unwrap();
+    p[7] = bf16::from_f64(100.0);
+    p[1999] = bf16::from_f64(-100.0);
+    optimizer.step(&mut [TensorStep::new(id, &mut p, &g)]).unwrap();
+    let after = optimizer.state_values(id, "master").unwrap();
+    for (i, (before, after)) in before.iter().zip(&after).enumerate() {
+        let from = match i {
+            7 => 100.0,
+            1999 => -100.0,
+            _ => *before,
+        };
+        // A step of Adam is about d, which is 1e-6 at most here but for what it has grown.
+        assert!((after - from).abs() < 1e-2, "{i}: from {from} to {after}");
+        assert_eq!(p[i].to_f64(), bf16::from_f64(*after).to_f64(), "{i}");
+    }
+}
+
+#[test]
+fn f16_parameters_that_overflow_are_reported() {
+    for master in [true, false] {
+        let mut config = Config::new(Algorithm::PlainSgd);
+        config.set(Key::Lr, 1.0).unwrap().set(Key::Master, master).unwrap();
+        let mut optimizer = Optimizer::new(&config).unwrap();
+        let id = optimizer.add_tensor(GroupId::FIRST, "w", f16::DTYPE, 1500).unwrap();
+        let mut p = vec![f16::from_f64(64992.0); 1500];
+        let mut g = vec![0.0f32; 1500];
+        (g[3], g[1200]) = (-1000.0, -70000.0);
+        let report = optimizer.step(&mut [TensorStep::new(id, &mut p, &g)]).unwrap();
+        assert_eq!(report.overflows, 2);
+        assert!(p[3] == f16::INFINITY && p[1200] == f16::INFINITY);
+        if master {
+            let values = optimizer.state_values(id, "master").unwrap();
+            assert_eq!((values[3], values[1200]), (65992.0, 134992.0));
+            // Back in range, from where it was.
+            (g[3], g[1200]) = (1000.0, 0.0);
+            let report = optimizer.step(&mut [TensorStep::new(id, &mut p, &g)]).unwrap();
+            assert_eq!((p[3].to_f64(), p[1200]), (64992.0, f16::INFINITY));
+            assert_eq!(report.overflows, 1);
+        }
+    }
+}
