@@ -151,7 +151,11 @@ pub(super) fn may_round(slots: &[Slot]) -> bool {
 pub(super) fn check_slot_dtype(slot: &Slot, dtype: DType) -> Result<()> {
     let possible = match (slot.kept, dtype) {
         (_, DType::F32 | DType::F64) => Ok(()),
-        (Kept::Exactly(_), DType::Bf16 | DType::F16) if slot.init != Init::Zero => Ok(()),
+        (Kept::Exactly(_), DType::Bf16 | DType::F16)
+            if matches!(slot.init, Init::Parameter | Init::Gradient) =>
+        {
+            Ok(())
+        }
         (Kept::Exactly(reason), _) => Err(reason),
         (_, DType::F16) => Err("its range is too short; take bf16 or q8"),
         _ => Ok(()),
