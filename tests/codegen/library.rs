@@ -8,6 +8,13 @@ pub fn target_dir() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("it is target/tmp").into()
 }
 
+/// What the compiler that cargo runs, or another, calls itself.
+pub fn compiler(rustc: Option<&Path>) -> String {
+    let cargos = || std::env::var_os("RUSTC").unwrap_or("rustc".into());
+    let mut rustc = Command::new(rustc.map_or_else(cargos, |path| path.as_os_str().to_owned()));
+    run(rustc.arg("--version")).trim().into()
+}
+
 /// `libdadapt.so` for this machine, where `make install` builds it too.
 pub fn native() -> PathBuf {
     build(&target_dir(), &[], &[]).join("release/libdadapt.so")
@@ -21,7 +28,7 @@ pub fn aarch64(rustc: &Path) -> PathBuf {
         ("RUSTC", rustc.to_str().expect("the path is UTF-8")),
         ("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER", "aarch64-linux-gnu-gcc"),
     ];
-    build(&target_dir().join("neon"), &["--target", TRIPLE], &environment)
+    build(&target_dir().join("cross"), &["--target", TRIPLE], &environment)
         .join(TRIPLE)
         .join("release/libdadapt.so")
 }
@@ -34,6 +41,8 @@ fn build(target: &Path, args: &[&str], environment: &[(&str, &str)]) -> PathBuf 
         .args(args)
         .arg("--target-dir")
         .arg(target)
+        .env_remove("RUSTFLAGS")
+        .env_remove("CARGO_ENCODED_RUSTFLAGS")
         .envs(environment.iter().copied());
     run(&mut cargo);
     target.into()

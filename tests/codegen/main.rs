@@ -38,6 +38,11 @@ const SUMS: u8 = 1;
 const ALL: u8 = 23;
 const UPDATE: u8 = 22;
 
+/// What the loops were last read with, natively and for NEON. Others may make other loops of the same
+/// source, which would be no fault of a change to it: with them the tests are skipped.
+const COMPILER: &str = "rustc 1.95.0 ";
+const NEON_COMPILER: &str = "rustc 1.96.0 ";
+
 /// Kernels that put vector registers on the stack in every row; kernels without sums are never excused.
 /// Growth shows in the instruction counts.
 const SPILLING: [(&str, &str, &[&str]); 4] = [
@@ -228,7 +233,19 @@ fn dump(name: &str, body: &Body) {
 }
 
 fn assert_none(faults: &[String]) {
-    assert!(faults.is_empty(), "{} faults:\n{}", faults.len(), faults.join("\n"));
+    let advice =
+        "docs/codegen.md says what is checked, and DADAPT_CODEGEN_DUMP=folder shows the loops";
+    assert!(faults.is_empty(), "{} faults:\n{}\n{advice}", faults.len(), faults.join("\n"));
+}
+
+/// Whether the compiler is the one that the loops were last read with; says so where it is not.
+fn is_known(rustc: Option<&Path>, known: &str) -> bool {
+    let ours = library::compiler(rustc);
+    if !ours.starts_with(known) {
+        println!("SKIPPED: the loops were last read with {known}and this is {ours}");
+        println!("To go on with it, put it in COMPILER or NEON_COMPILER, tests/codegen/main.rs");
+    }
+    ours.starts_with(known)
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -238,7 +255,10 @@ const NATIVE: [Isa; 1] = [Isa::Neon];
 
 #[test]
 fn loops_of_this_machine_are_wide_fused_and_do_not_spill() {
-    assert_none(&check(&library::native(), "", &NATIVE));
+    let known = if cfg!(target_arch = "aarch64") { NEON_COMPILER } else { COMPILER };
+    if is_known(None, known) {
+        assert_none(&check(&library::native(), "", &NATIVE));
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -251,7 +271,9 @@ fn loops_of_neon_are_wide_fused_and_do_not_spill() {
     let rustc = neon_rustc();
     let missing = ["objdump", "addr2line", "gcc"].into_iter().find(|tool| !there(tool));
     if let (Some(rustc), None) = (&rustc, missing) {
-        assert_none(&check(&library::aarch64(rustc), TOOLS, &[Isa::Neon]));
+        if is_known(Some(rustc), NEON_COMPILER) {
+            assert_none(&check(&library::aarch64(rustc), TOOLS, &[Isa::Neon]));
+        }
         return;
     }
     let why = missing.map_or("rustc for AArch64".into(), |tool| format!("{TOOLS}{tool}"));
