@@ -75,8 +75,10 @@ def sized(kind, **fields):
     return kind(ctypes.sizeof(kind), **fields)
 
 
-# Arguments of the functions that return a status; None where the handle is const or not makes no
-# difference to ctypes.
+# Arguments of the functions that return a status.
+TENSOR = [c_void_p, c_uint32, c_char_p, c_int32, c_size_t, POINTER(c_uint64)]
+ROWS = [*TENSOR[:5], c_size_t, c_int32, POINTER(c_uint64)]
+STATE = [c_void_p, c_uint64, c_size_t, POINTER(c_void_p), POINTER(c_size_t), POINTER(c_int32)]
 STATUS = {
     "dadapt_algorithm_from_name": [c_char_p, POINTER(c_int32)],
     "dadapt_config_new": [c_int32, POINTER(c_void_p)],
@@ -84,24 +86,16 @@ STATUS = {
     "dadapt_config_set_f64_by_name": [c_void_p, c_uint32, c_char_p, c_double],
     "dadapt_optimizer_new": [c_void_p, POINTER(c_void_p)],
     "dadapt_optimizer_set_f64_by_name": [c_void_p, c_uint32, c_char_p, c_double],
-    "dadapt_optimizer_add_tensor": [
-        *(c_void_p, c_uint32, c_char_p, c_int32, c_size_t, POINTER(c_uint64))
-    ],
-    "dadapt_optimizer_add_tensor_with_state_of_caller": [
-        *(c_void_p, c_uint32, c_char_p, c_int32, c_size_t, POINTER(c_uint64))
-    ],
-    "dadapt_optimizer_add_rows": [
-        *(c_void_p, c_uint32, c_char_p, c_int32, c_size_t, c_size_t, c_int32, POINTER(c_uint64))
-    ],
+    "dadapt_optimizer_add_tensor": TENSOR,
+    "dadapt_optimizer_add_tensor_with_state_of_caller": TENSOR,
+    "dadapt_optimizer_add_rows": ROWS,
     "dadapt_optimizer_step": [c_void_p, c_void_p, c_size_t, POINTER(Report)],
     "dadapt_optimizer_group_report": [c_void_p, c_uint32, POINTER(Report)],
     "dadapt_optimizer_step_begin": [c_void_p],
     "dadapt_optimizer_step_tensor": [c_void_p, c_void_p],
     "dadapt_optimizer_step_end": [c_void_p, POINTER(Report)],
     "dadapt_optimizer_step_abort": [c_void_p, c_void_p, c_size_t, POINTER(c_size_t)],
-    "dadapt_optimizer_state": [
-        *(c_void_p, c_uint64, c_size_t, POINTER(c_void_p), POINTER(c_size_t), POINTER(c_int32))
-    ],
+    "dadapt_optimizer_state": STATE,
     "dadapt_optimizer_state_bytes": [c_void_p, c_uint64, c_size_t, POINTER(c_size_t)],
     "dadapt_optimizer_estimate": [c_void_p, c_uint32, POINTER(Estimate)],
     "dadapt_optimizer_set_estimate": [c_void_p, c_uint32, POINTER(Estimate)],
@@ -114,6 +108,7 @@ STATUS = {
 OTHERS = {
     "dadapt_version": (c_char_p, []),
     "dadapt_abi_version": (ctypes.c_int, []),
+    "dadapt_algorithm_state_name": (c_char_p, [c_int32, c_size_t]),
     "dadapt_last_error": (c_char_p, []),
     "dadapt_status_name": (c_char_p, [c_int32]),
     "dadapt_movement_name": (c_char_p, [c_int32]),
@@ -148,7 +143,7 @@ def load():
             tried.append(str(error))
     else:
         raise ImportError(
-            "libdadapt cannot be loaded: install the wheel, or run `cargo build --release` in the "
+            "libdadapt cannot be loaded: install the wheel, or run `cargo build --release -p dadapt-capi` in the "
             f"repository, or let DADAPT_LIBRARY say where it is ({'; '.join(tried)})"
         )
     try:

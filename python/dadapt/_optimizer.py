@@ -239,7 +239,7 @@ class Optimizer(torch.optim.Optimizer):
                 state[p] = imported(held, self.spec.derived)
         # A session that is made of them checks the rest.
         trial = Trial(self.spec, self.defaults, state, groups)
-        Session(trial)
+        Session(trial).follow(groups)
         return {**new, "state": state, "param_groups": groups}
 
     @torch.no_grad()
