@@ -113,8 +113,10 @@ class Entry:
                 f"state {key!r} of {self.name} has {tensor.numel()} elements, not {slot_length}: "
                 "it is of another parameter, or of another slice_p"
             )
-        return tensor if self.fits(tensor, slot_length) else self.converted(
-            tensor, length, slot_length, flat
+        return (
+            tensor
+            if self.fits(tensor, slot_length)
+            else self.converted(tensor, length, slot_length, flat)
         )
 
     def fits(self, tensor, slot_length):

@@ -124,7 +124,7 @@ def places():
     this file is in, or installed in the system."""
     if forced := os.environ.get("DADAPT_LIBRARY"):
         return [forced]
-    found = [HERE / "libdadapt.so", *HERE.glob("_native/*dadapt*.so")]
+    found = [*HERE.glob("_native_library/*.so")]
     repository = HERE.parent.parent
     if (repository / "include" / "dadapt.h").exists():
         target = Path(os.environ.get("CARGO_TARGET_DIR", repository / "target"))

@@ -247,7 +247,9 @@ class Optimizer(torch.optim.Optimizer):
         """Adan's restart: forgets all state, and starts it anew with the next gradient; ``d`` and ``k``
         stay."""
         if "pre_grad" not in self.spec.slots:
-            raise Error(f"{type(self).__name__} has no restart: DAdaptAdan and DAdaptAdanIP have one")
+            raise Error(
+                f"{type(self).__name__} has no restart: DAdaptAdan and DAdaptAdanIP have one"
+            )
         self.refuse_open("restart_opt")
         for group in self.param_groups:
             group.update(dict.fromkeys(self.spec.totals, 0.0))

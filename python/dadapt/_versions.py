@@ -43,6 +43,3 @@ class Versions:
             handles = (self.handles if all_of_them else []) + [handle(p) for p in others]
             if handles:
                 torch._foreach_zero_(handles)
-
-
-

@@ -52,5 +52,7 @@ def step_in_backward(optimizer):
     if optimizer.spec.algorithm == "prodigy":
         raise Error("Prodigy cannot step in backward: its parameters wait for the new d")
     if optimizer.param_groups[0]["non_finite"] == "skip":
-        raise Error("non_finite='skip' needs all gradients at once: make it 'reject' or 'propagate'")
+        raise Error(
+            "non_finite='skip' needs all gradients at once: make it 'reject' or 'propagate'"
+        )
     return StepInBackward(optimizer)

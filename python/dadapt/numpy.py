@@ -57,10 +57,10 @@ class Optimizer:
     """Steps arrays where they lie.
 
     Arguments:
-        params: arrays of float32 or float64, contiguous and writable, in a list or a dict of names; or a list of
-            groups: dicts with ``params`` and the options of the group.
-        options: those of the library by its names (``lr``, ``weight_decay``, ``growth_rate``, ``d0``, ``num_threads``
-            ...), or ``betas``; the defaults are the packages'.
+        params: arrays of float32 or float64, contiguous and writable, in a list or a dict of names;
+            or a list of groups: dicts with ``params`` and the options of the group.
+        options: those of the library by its names (``lr``, ``weight_decay``, ``growth_rate``, ``d0``,
+            ``num_threads`` ...), or ``betas``; the defaults are the packages'.
     """
 
     algorithm = None
@@ -113,7 +113,9 @@ class Optimizer:
             if g is not None:
                 g = np.ascontiguousarray(g, dtype=array.dtype).reshape(np.shape(g))
                 if g.shape != array.shape:
-                    raise Error(f"the gradient of {name} has the shape {g.shape}, not {array.shape}")
+                    raise Error(
+                        f"the gradient of {name} has the shape {g.shape}, not {array.shape}"
+                    )
                 kept.append(g)
             tensor.g = None if g is None else g.ctypes.data
         report = self.native.step(ctypes.addressof(self.tensors), len(self.arrays))

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import dadapt
+
 from common import NAMES, OURS, bits, classification, same, train
 
 HOOKS = hasattr(torch.Tensor, "register_post_accumulate_grad_hook")
@@ -94,7 +95,10 @@ def test_errors_within_backward_end_the_step():
     dadapt.step_in_backward(optimizer)
     backward(model, x, y)
     optimizer.step()
-    d, counts = optimizer.param_groups[0]["d"], lambda: [optimizer.state[p]["step"] for p in model.parameters()]
+    d, counts = (
+        optimizer.param_groups[0]["d"],
+        lambda: [optimizer.state[p]["step"] for p in model.parameters()],
+    )
     assert counts() == [1, 1, 1, 1]
     handle = model[0].register_full_backward_hook(lambda m, gi, go: None)
     handle.remove()

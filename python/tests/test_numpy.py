@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import dadapt.numpy
+
 from common import NAMES, OURS, gradients, new_parameters, run
 
 CLASSES = {

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import dadapt
+
 from common import (
     NAMES,
     OURS,
@@ -126,7 +127,11 @@ def test_types_are_mixed(name):
     parameters = new_parameters(torch.float64)[:2] + new_parameters(torch.bfloat16)[2:]
     optimizer = OURS[name](parameters, d0=1e-2)
     before = bits(parameters)
-    run(optimizer, parameters, [[g.to(p.dtype) for g, p in zip(given, parameters)] for given in gradients(parameters, 3)])
+    run(
+        optimizer,
+        parameters,
+        [[g.to(p.dtype) for g, p in zip(given, parameters)] for given in gradients(parameters, 3)],
+    )
     assert not any(torch.equal(p, b) for p, b in zip(parameters[:3], before))
 
 
@@ -165,7 +170,9 @@ def test_shared_parameters_are_refused_as_pytorch_does():
 
 def test_other_devices_are_named():
     p = torch.nn.Parameter(torch.empty(3, device="meta"))
-    with pytest.raises(RuntimeError, match="parameter 0 of group 0 is on meta: dadapt steps on the CPU"):
+    with pytest.raises(
+        RuntimeError, match="parameter 0 of group 0 is on meta: dadapt steps on the CPU"
+    ):
         OURS["adam"]([p])
     ours = new_parameters()
     optimizer = OURS["adam"](ours, d0=1e-2)
@@ -380,7 +387,9 @@ def test_gradients_that_do_not_fit_are_refused():
     optimizer.step()
     before = bits([p, q])
     p.grad.data = torch.ones(3)
-    with pytest.raises(RuntimeError, match=r"gradient of parameter 0 of group 0 has the shape \(3,\)"):
+    with pytest.raises(
+        RuntimeError, match=r"gradient of parameter 0 of group 0 has the shape \(3,\)"
+    ):
         optimizer.step()
     assert same(bits([p, q]), before)
 

@@ -31,7 +31,12 @@ CASES = {
         {"weight_decay": 0.01, "lr": 0.5},
         {"d0": 1e-3},
     ],
-    "adagrad": [{}, {"momentum": 0.9}, {"weight_decay": 0.01, "eps": 1e-4}, {"growth_rate": 1.02, "d0": 1e-3}],
+    "adagrad": [
+        {},
+        {"momentum": 0.9},
+        {"weight_decay": 0.01, "eps": 1e-4},
+        {"growth_rate": 1.02, "d0": 1e-3},
+    ],
     "lion": [{}, {"betas": (0.8, 0.95), "lr": 0.5}, {"weight_decay": 0.05}, {"d0": 1e-3}],
     "adan": [
         {},
@@ -48,7 +53,11 @@ CASES = {
         {"d0": 1e-3, "slice_p": 3},
         {"d0": 1e-3, "betas": (0.0, 0.999)},
     ],
-    "adam_preprint": [{}, {"weight_decay": 0.02, "decouple": True}, {"weight_decay": 0.02, "growth_rate": 1.2}],
+    "adam_preprint": [
+        {},
+        {"weight_decay": 0.02, "decouple": True},
+        {"weight_decay": 0.02, "growth_rate": 1.2},
+    ],
     "adan_ip": [{}, {"no_prox": True, "weight_decay": 0.05}, {"growth_rate": 1.2}],
 }
 FADING = ("adam", "adan", "prodigy", "adam_preprint", "adan_ip")

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import dadapt
+
 from common import (
     NAMES,
     OURS,
@@ -52,8 +53,10 @@ def test_resumed_run_is_the_same_to_the_bit(name, dtype):
     optimizer = OURS[name](two_groups(ours), **OPTIONS)
     run(optimizer, ours, record[:20])
     saved, again = through_a_file(optimizer.state_dict()), copied(ours)
-    for key, value in saved["state"].items():
-        assert all(v.dtype in (torch.float32, torch.float64) for v in value.values() if torch.is_tensor(v))
+    for value in saved["state"].values():
+        assert all(
+            v.dtype in (torch.float32, torch.float64) for v in value.values() if torch.is_tensor(v)
+        )
     resumed = OURS[name](two_groups(again), d0=0.5)
     resumed.load_state_dict(saved)
     expected = run(optimizer, ours, record, 20)
