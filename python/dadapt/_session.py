@@ -41,6 +41,13 @@ def threads(defaults):
     return 0 if os.environ.get("DADAPT_NUM_THREADS") else torch.get_num_threads()
 
 
+def getter(keys):
+    """The values of a dict that has those keys, in a tuple."""
+    if len(keys) == 1:
+        return lambda held: (held[keys[0]],)
+    return itemgetter(*keys) if keys else lambda held: ()
+
+
 class Session:
     """An optimizer of the library and the parameters that it has been given."""
 
@@ -63,7 +70,7 @@ class Session:
         self.raw_of[0] = itemgetter(*self.spec.grouped, *common_keys)
         self.estimate_keys = ("k", "d", *self.spec.totals, *self.spec.carried)
         self.estimates = [None] * (self.groups if self.defaults["d_per_group"] else 1)
-        self.parameters = [p for group in groups for p in group["params"]]
+        self.parameters = [list(group["params"]) for group in groups]
         self.names = set()
         self.entries, self.waiting, self.by_id = [], [], {}
         self.given = self.copies = None
@@ -90,13 +97,14 @@ class Session:
     def is_current(self, optimizer):
         """Whether the optimizer has the groups and the state that this was made from."""
         groups = optimizer.param_groups
-        parameters = [p for group in groups for p in group["params"]]
         return (
             optimizer.state is self.state
             and len(self.state) >= self.committed
             and len(groups) == self.groups
-            and len(parameters) == len(self.parameters)
-            and all(map(is_, parameters, self.parameters))
+            and all(
+                len(group["params"]) == len(known) and all(map(is_, group["params"], known))
+                for group, known in zip(groups, self.parameters)
+            )
             and threads(self.defaults) == self.threads
         )
 
@@ -193,8 +201,10 @@ class Session:
         self.lengths = [p.numel() for p in self.plain_p]
         self.dtypes = [p.dtype for p in self.plain_p]
         self.empty = [place for place, length in enumerate(self.lengths) if not length]
-        keys = plain[0].keys if plain else []
-        self.plain_keys = [(slot, itemgetter(key)) for slot, (key, _) in enumerate(keys) if key]
+        # Options that decide which arrays there are are the optimizer's, so that all have the same.
+        keys = [key for key, _ in plain[0].keys] if plain else []
+        self.plain_slots = [slot for slot, key in enumerate(keys) if key]
+        self.plain_arrays = getter([key for key in keys if key])
         self.p_pointers = self.state_pointers = None
         self.versions = Versions(self.plain_p)
 
@@ -284,13 +294,13 @@ class Session:
             self.words[P : WORDS * n : WORDS] = pointers
             self.p_pointers = pointers
             self.versions = Versions(self.plain_p)
-        tensors = [map(key, self.plain_states) for _, key in self.plain_keys]
-        pointers = array("Q", map(DATA_PTR, chain.from_iterable(tensors)))
+        tensors = chain.from_iterable(map(self.plain_arrays, self.plain_states))
+        pointers = array("Q", map(DATA_PTR, tensors))
         if pointers != self.state_pointers:
             if not all(map(self.state_fits, self.plain)):
                 raise Stale
-            for index, (slot, _) in enumerate(self.plain_keys):
-                of_slot = pointers[index * n : (index + 1) * n]
+            for index, slot in enumerate(self.plain_slots):
+                of_slot = pointers[index :: len(self.plain_slots)]
                 self.state_words[slot : self.slots * n : self.slots] = of_slot
             self.state_pointers = pointers
 
