@@ -3,6 +3,7 @@
 import torch
 
 from ._library import Error
+from ._memory import empty
 from ._native import F32, F64
 
 # What a parameter is computed in, and the library's code for that. The library has no 16-bit
@@ -88,18 +89,20 @@ class Entry:
         kind = Entry(p, self.group, self.name, self.kind == ROWS, self.kind == COPIED).kind
         return kind == self.kind or (kind, self.kind) == (PERMUTED, COPIED)
 
-    def new_state(self, length, slot_length, flat):
+    def new_state(self, key, length, slot_length, flat):
         """An array of the state, in the order of the parameter's memory. The library sets it up, but
         for tables, which want zeros."""
         p = self.p
         with torch.inference_mode(False):
             if self.kind == ROWS:
                 return torch.zeros(p.shape, dtype=self.dtype)
+            slot = [name for name, _ in self.keys].index(key)
+            new = empty(slot_length, 8 if self.code == F64 else 4, self.dtype, slot)
             if slot_length != length or flat:
-                return torch.empty(slot_length, dtype=self.dtype)
+                return new
             if self.kind == PERMUTED:
-                return torch.empty_strided(p.shape, p.stride(), dtype=self.dtype)
-            return torch.empty(p.shape, dtype=self.dtype)
+                return new.as_strided(p.shape, p.stride())
+            return new.view(p.shape)
 
     def fit(self, key, tensor, length, slot_length, flat):
         """An array of the state that came from elsewhere, as the library needs it."""
@@ -116,7 +119,7 @@ class Entry:
         return (
             tensor
             if self.fits(tensor, slot_length)
-            else self.converted(tensor, length, slot_length, flat)
+            else self.converted(key, tensor, length, slot_length, flat)
         )
 
     def fits(self, tensor, slot_length):
@@ -129,9 +132,9 @@ class Entry:
             return tensor.stride() == self.p.stride()
         return tensor.is_contiguous()
 
-    def converted(self, tensor, length, slot_length, flat):
+    def converted(self, key, tensor, length, slot_length, flat):
         """A copy that fits."""
-        new = self.new_state(length, slot_length, flat)
+        new = self.new_state(key, length, slot_length, flat)
         with torch.no_grad():
             new.copy_(tensor.reshape(new.shape))
         return new

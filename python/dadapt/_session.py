@@ -135,7 +135,7 @@ class Session:
         for key, slot_length in entry.keys:
             if key:
                 flat = key in self.spec.flat
-                entry.state[key] = entry.new_state(length, slot_length, flat)
+                entry.state[key] = entry.new_state(key, length, slot_length, flat)
 
     def resume(self, entry, held):
         """Goes on with the state that a parameter has."""
@@ -149,7 +149,7 @@ class Session:
             elif steps:
                 raise Error(f"the state of {entry.name} lacks {key!r}")
             else:  # the library sets it up anew
-                held[key] = entry.new_state(length, slot_length, flat)
+                held[key] = entry.new_state(key, length, slot_length, flat)
         entry.state, entry.pending = held, False
         self.committed += 1
         moved = bool(held[self.spec.statistic].any()) if self.spec.statistic in held else True

@@ -322,8 +322,9 @@ def child(optimizer, parameters, record, queue):
 
 @each
 def test_forked_children_step_to_the_same_bits(name):
-    # Large enough for the library's threads, which a fork does not copy.
-    shapes = [(200_000,), (30,)]
+    # Large enough for the library's threads, which a fork does not copy,
+    # and for state in pages of its own.
+    shapes = [(600_000,), (30,)]
     ours = new_parameters(shapes=shapes, zero=None)
     optimizer = OURS[name](ours, num_threads=2, **OPTIONS)
     record = gradients(ours, 4)

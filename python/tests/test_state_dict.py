@@ -281,3 +281,20 @@ def test_hooks_of_state_dicts_are_called_and_heard():
     optimizer.step()
     assert optimizer.param_groups[0]["d"] >= 0.25
     assert [optimizer.state[p]["step"] for p in ours] == [4, 1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_large_state_in_pages_of_its_own_is_saved_and_copied(name):
+    ours = new_parameters(shapes=[(600_001,)], zero=None)
+    record = gradients(ours, 4)
+    optimizer = OURS[name](ours, **OPTIONS)
+    run(optimizer, ours, record[:2])
+    twins = [copy.deepcopy(optimizer), pickle.loads(pickle.dumps(optimizer))]
+    again = copied(ours)
+    resumed = OURS[name](again)
+    resumed.load_state_dict(through_a_file(optimizer.state_dict()))
+    found = run(optimizer, ours, record, 2)
+    for twin in [*twins, resumed]:
+        theirs = twin.param_groups[0]["params"]
+        assert run(twin, theirs, record, 2) == found
+        assert same(bits(theirs), bits(ours))

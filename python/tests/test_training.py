@@ -9,6 +9,7 @@ state and sums; the worst seen is 3), and one part in 1e5 where a run is too sho
 
 import pytest
 import torch
+
 from common import NAMES, PAIRS
 
 STEPS = 60
