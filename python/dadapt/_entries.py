@@ -14,8 +14,6 @@ COMPUTED = {
     torch.bfloat16: (torch.float32, F32),
     torch.float16: (torch.float32, F32),
 }
-#: Where an array has no elements: aligned, not null, never followed.
-NOWHERE = 64
 
 PLAIN, PERMUTED, COPIED, ROWS = "plain", "permuted", "copied", "rows"
 
@@ -170,7 +168,7 @@ class Entry:
                     copy = torch.empty_strided(p.shape, p.stride(), dtype=self.dtype)
                 g = copy.copy_(g)
             copies.append(g)
-        return g.data_ptr() or NOWHERE
+        return g.data_ptr()
 
     def rows_of(self, g, copies):
         """Where a sparse gradient's rows and values are, and how many there are."""
@@ -188,4 +186,4 @@ class Entry:
         rows = g._indices()[0].contiguous()
         values = g._values().to(self.dtype).contiguous()
         copies += (rows, values)
-        return rows.data_ptr() or NOWHERE, values.data_ptr() or NOWHERE, rows.numel()
+        return rows.data_ptr(), values.data_ptr(), rows.numel()

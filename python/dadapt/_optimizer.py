@@ -111,26 +111,26 @@ class Optimizer(torch.optim.Optimizer):
         if session is not None and session.given is not None:
             self._report = session.end(self)
         elif self._in_backward:
-            session = self.session()
-            session.begin(self.param_groups)
-            self._report = session.end(self)
+            self._report = self.with_session(Session.begin).end(self)
         else:
-            try:
-                self._report = self.session().step(self)
-            except Stale:
-                self._session = None
-                self._report = self.session().step(self)
+            self._report = self.with_session(Session.step)
         every = self.param_groups[0]["log_every"]
         if every > 0:
             self.log(every)
         return loss
 
-    def session(self):
-        """The library's side, made anew where the groups or the state have become others."""
+    def with_session(self, do):
+        """Does something with the library's side, which is made anew where parameters, groups or state
+        have become others."""
         if self._session is None or not self._session.is_current(self):
             self._session = None
             self._session = Session(self)
-        return self._session
+        try:
+            return do(self._session, self)
+        except Stale:
+            self._session = None
+            self._session = Session(self)
+            return do(self._session, self)
 
     @property
     def report(self):

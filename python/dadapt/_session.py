@@ -5,14 +5,16 @@ clears them needs no more than that. A session follows them from step to step, a
 become something else a new one takes its place.
 """
 
+import os
 from array import array
 from itertools import chain
 from operator import attrgetter, is_, itemgetter
+from threading import Lock
 
 import torch
 
 from . import _entries as entries
-from ._entries import NOWHERE, Entry
+from ._entries import Entry
 from ._library import ALL_GROUPS, Error
 from ._native import F64, INDEX_I64, Native
 from ._spec import ADAGRAD_ROWS
@@ -32,15 +34,6 @@ class Stale(Exception):
     """Groups or state are not what the session was made from."""
 
 
-def threads(defaults):
-    """Threads of a step: PyTorch's own number, unless somebody says another."""
-    import os
-
-    if defaults["num_threads"]:
-        return defaults["num_threads"]
-    return 0 if os.environ.get("DADAPT_NUM_THREADS") else torch.get_num_threads()
-
-
 def getter(keys):
     """The values of a dict that has those keys, in a tuple."""
     if len(keys) == 1:
@@ -56,7 +49,13 @@ class Session:
         groups = optimizer.param_groups
         self.groups = len(groups)
         self.state = optimizer.state
-        self.threads = threads(self.defaults)
+        # As many threads as PyTorch has, unless somebody says another number.
+        self.threads = self.defaults["num_threads"] or 0
+        self.shares_threads = not self.threads and not os.environ.get("DADAPT_NUM_THREADS")
+        if self.shares_threads:
+            self.threads = torch.get_num_threads()
+        # Python's threads may step at once; the library's handles are for one at a time.
+        self.lock = Lock()
         common = self.spec.common_options(groups[0], self.defaults)
         common["num_threads"] = float(self.threads)
         options = [self.spec.group_options(group) for group in groups]
@@ -73,7 +72,8 @@ class Session:
         self.parameters = [list(group["params"]) for group in groups]
         self.names = set()
         self.entries, self.waiting, self.by_id = [], [], {}
-        self.given = self.copies = None
+        #: What a step in parts has been given, while one is open.
+        self.given = None
         self.committed = 0
         for index, group in enumerate(groups):
             for place, p in enumerate(group["params"]):
@@ -105,7 +105,7 @@ class Session:
                 len(group["params"]) == len(known) and all(map(is_, group["params"], known))
                 for group, known in zip(groups, self.parameters)
             )
-            and threads(self.defaults) == self.threads
+            and not (self.shares_threads and torch.get_num_threads() != self.threads)
         )
 
     # ---- Registering ----
@@ -200,7 +200,6 @@ class Session:
         self.plain_states = [entry.state for entry in plain]
         self.lengths = [p.numel() for p in self.plain_p]
         self.dtypes = [p.dtype for p in self.plain_p]
-        self.empty = [place for place, length in enumerate(self.lengths) if not length]
         # Options that decide which arrays there are are the optimizer's, so that all have the same.
         keys = [key for key, _ in plain[0].keys] if plain else []
         self.plain_slots = [slot for slot, key in enumerate(keys) if key]
@@ -276,8 +275,6 @@ class Session:
             pairs = zip(self.plain, grads)
             pointers = array("Q", (entry.gradient(g, copies) for entry, g in pairs))
             return grads, pointers, True
-        for place in self.empty:
-            pointers[place] = NOWHERE
         return grads, pointers, False
 
     def place_plain(self):
@@ -325,7 +322,7 @@ class Session:
         if entry.kind == entries.COPIED and g is not None:
             copy = torch.empty(p.shape, dtype=entry.dtype).copy_(p.detach())
             copies.append(copy)
-        self.words[at + P] = (p if copy is None else copy).data_ptr() or NOWHERE
+        self.words[at + P] = (p if copy is None else copy).data_ptr()
         for slot, (key, _) in enumerate(entry.keys):
             pointer = entry.state[key].data_ptr() if key else 0
             self.state_words[entry.place * self.slots + slot] = pointer
@@ -333,7 +330,10 @@ class Session:
 
     def step(self, optimizer):
         """One step over all parameters that have gradients."""
-        groups = optimizer.param_groups
+        with self.lock:
+            return self.locked_step(optimizer.param_groups)
+
+    def locked_step(self, groups):
         self.follow(groups)
         if self.waiting:
             self.register_waiting(groups)
@@ -396,14 +396,16 @@ class Session:
 
     # ---- A step in parts ----
 
-    def begin(self, groups):
+    def begin(self, optimizer):
         """Begins a step that is given parameters one at a time. All must be registered before it."""
+        groups = optimizer.param_groups
         self.follow(groups)
         if self.waiting:
             self.register_waiting(groups, everything=True)
         self.place_plain()
         self.native.begin()
-        self.given, self.copies = [], []
+        self.given = []
+        return self
 
     def give(self, p):
         """Updates a parameter by its gradient, in the step that has begun."""
@@ -412,8 +414,11 @@ class Session:
         if entry is None or g is None:
             return
         temporary = []
-        with torch.no_grad():
-            copy = self.place_other(entry, g, temporary)
+        try:
+            with torch.no_grad():
+                copy = self.place_other(entry, g, temporary)
+        except Stale:
+            raise Error(f"{entry.name} or its state has changed within a step") from None
         self.native.step_tensor(self.address + 8 * WORDS * entry.place)
         self.given.append((entry, copy))
 

@@ -3,6 +3,7 @@
 import torch
 
 from ._library import Error
+from ._session import Session
 
 
 class StepInBackward:
@@ -21,8 +22,7 @@ class StepInBackward:
         optimizer = self.optimizer
         session = optimizer._session
         if session is None or session.given is None:
-            session = optimizer.session()
-            session.begin(optimizer.param_groups)
+            session = optimizer.with_session(Session.begin)
         try:
             session.give(p)
         except BaseException:

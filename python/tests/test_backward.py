@@ -115,6 +115,20 @@ def test_errors_within_backward_end_the_step():
 
 
 @needs_hooks
+def test_models_may_change_type_between_steps():
+    model, x, y = classification()
+    optimizer = OURS["adam"](model.parameters(), **OPTIONS)
+    dadapt.step_in_backward(optimizer)
+    backward(model, x, y)
+    optimizer.step()
+    model.double()
+    backward(model, x.double(), y)
+    optimizer.step()
+    assert optimizer.param_groups[0]["k"] == 2
+    assert all(optimizer.state[p]["s"].dtype == torch.float64 for p in model.parameters())
+
+
+@needs_hooks
 def test_two_backwards_in_a_step_are_refused():
     model, x, y = classification()
     optimizer = OURS["adam"](model.parameters(), **OPTIONS)

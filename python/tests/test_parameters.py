@@ -2,6 +2,7 @@
 
 import copy
 import multiprocessing
+import threading
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ import dadapt
 from common import (
     NAMES,
     OURS,
+    PAIRS,
     bits,
     classification,
     copied,
@@ -55,6 +57,25 @@ def test_non_contiguous_parameters_are_the_same_step(name, layout, gradient_too)
     assert b.param_groups[0]["d"] == pytest.approx(found[-1], rel=1e-4)
     for p, q in zip(plain, other):
         assert torch.allclose(p, q, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("options", [{}, {"slice_p": 3}], ids=["all", "sliced"])
+def test_flat_state_is_in_the_order_of_the_indices(options):
+    """As the package's: its checkpoint goes on here although the axes lie in another order."""
+    ours_class, reference_class = PAIRS["prodigy"]
+    start = torch.randn(6, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    whole, crossing = (torch.nn.Parameter(start.t().contiguous().t()) for _ in range(2))
+    record = gradients([whole], 12, torch.float64, fading=True)
+    a = reference_class([whole], d0=1e-3, **options)
+    b = reference_class([crossing], d0=1e-3, **options)
+    expected = run(a, [whole], record)
+    found = run(b, [crossing], record[:6])
+    c = ours_class([crossing], d0=1e-3, **options)
+    c.load_state_dict(b.state_dict())
+    found += run(c, [crossing], record, 6)
+    # As in test_reference.
+    assert found == pytest.approx(expected, rel=1e-10)
+    assert float((whole - crossing).detach().abs().max()) < 1e-10
 
 
 @each
@@ -484,9 +505,30 @@ def test_threads_follow_pytorch_and_bits_do_not_change():
             run(optimizer, ours, gradients(ours, 3))
             assert optimizer._session.threads == threads
             results.append(bits(ours))
+        torch.set_num_threads(1)
+        run(optimizer, ours, gradients(ours, 1))
+        assert optimizer._session.threads == 1
     finally:
         torch.set_num_threads(before)
     assert same(*results)
+
+
+def test_threads_of_python_may_step_at_once():
+    ours, theirs = new_parameters(), new_parameters()
+    calm = {"d0": 1e-3, "growth_rate": 1.0}
+    a, b = OURS["adam"](ours, **calm), OURS["adam"](theirs, **calm)
+    for optimizer, parameters in ((a, ours), (b, theirs)):
+        set_gradients(parameters, gradients(parameters, 1)[0])
+        optimizer.step()
+    workers = [threading.Thread(target=lambda: [a.step() for _ in range(50)]) for _ in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    for _ in range(200):
+        b.step()
+    assert a.param_groups[0]["k"] == a.report.k == 201
+    assert same(bits(ours), bits(theirs))
 
 
 def test_log_every_so_many_steps(caplog):

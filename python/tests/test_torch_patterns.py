@@ -9,6 +9,7 @@ from torch.optim import lr_scheduler
 from common import (
     NAMES,
     OURS,
+    PAIRS,
     bits,
     classification,
     copied,
@@ -191,6 +192,24 @@ def test_schedulers_are_followed(name, schedule):
             assert report.dlr * norm == pytest.approx(d * lr, rel=1e-14)
         for scheduler in schedulers:
             scheduler.step()
+
+
+def test_momentum_of_a_schedule_is_followed():
+    """OneCycleLR moves betas: as with the package, to the bound of test_reference."""
+    ours, theirs = new_parameters(torch.float64), new_parameters(torch.float64)
+    runs = []
+    for kind, parameters in zip(PAIRS["adam"], (ours, theirs)):
+        optimizer = kind(parameters, d0=1e-3)
+        scheduler = lr_scheduler.OneCycleLR(optimizer, max_lr=1.0, total_steps=20)
+        for given in gradients(parameters, 18, torch.float64, fading=True):
+            set_gradients(parameters, given)
+            optimizer.step()
+            scheduler.step()
+        runs.append(optimizer.param_groups[0])
+    assert runs[0]["betas"] == runs[1]["betas"] != (0.9, 0.999)
+    assert runs[0]["d"] == pytest.approx(runs[1]["d"], rel=1e-10)
+    for p, q in zip(ours, theirs):
+        assert float((p - q).detach().abs().max()) < 1e-10
 
 
 def test_lr_of_a_tensor_is_read_in_every_step():
