@@ -184,18 +184,10 @@ class Session:
         self.words = array("Q", [0] * (WORDS * max(1, len(self.entries))))
         self.state_words = array("Q", [0] * (self.slots * max(1, len(self.entries))))
         self.address = self.words.buffer_info()[0]
-        states = self.state_words.buffer_info()[0]
+        self.state_address = self.state_words.buffer_info()[0]
         for place, entry in enumerate(self.entries):
             entry.place = place
-            at = place * WORDS
-            self.words[at + SIZE] = 8 * WORDS
-            self.words[at + ID] = entry.number
-            self.words[at + LEN] = entry.p.numel()
-            self.words[at + TYPE] = entry.code
-            self.words[at + STATE] = states + 8 * self.slots * place
-            self.words[at + STATE_COUNT] = len(entry.keys)
-            if entry.kind == entries.ROWS:
-                self.words[at + ROW_TYPE] = INDEX_I64
+            self.describe(entry, place)
         self.plain_p = [entry.p for entry in plain]
         self.plain_states = [entry.state for entry in plain]
         self.lengths = [p.numel() for p in self.plain_p]
@@ -206,6 +198,19 @@ class Session:
         self.plain_arrays = getter([key for key in keys if key])
         self.p_pointers = self.state_pointers = None
         self.versions = Versions(self.plain_p)
+
+    def describe(self, entry, place):
+        """Fills a descriptor with what does not change from step to step."""
+        at = place * WORDS
+        self.words[at : at + WORDS] = array("Q", [0] * WORDS)
+        self.words[at + SIZE] = 8 * WORDS
+        self.words[at + ID] = entry.number
+        self.words[at + LEN] = entry.p.numel()
+        self.words[at + TYPE] = entry.code
+        self.words[at + STATE] = self.state_address + 8 * self.slots * entry.place
+        self.words[at + STATE_COUNT] = len(entry.keys)
+        if entry.kind == entries.ROWS:
+            self.words[at + ROW_TYPE] = INDEX_I64
 
     # ---- Following the groups ----
 
@@ -260,7 +265,7 @@ class Session:
     # ---- Stepping ----
 
     def plain_gradients(self, copies):
-        """The gradients of plain parameters, and where they are."""
+        """The gradients of plain parameters, where they are, and whether some may be missing."""
         grads = list(map(GRAD, self.plain_p))
         try:
             pointers = array("Q", map(DATA_PTR, grads))
@@ -304,22 +309,20 @@ class Session:
     def state_fits(self, entry):
         return all(entry.fits(entry.state[key], length) for key, length in entry.keys if key)
 
-    def place_other(self, entry, g, copies):
-        """Notes where a parameter, its gradient and its state are now; its copy, if it needs one."""
+    def place_other(self, entry, place, g, copies):
+        """Fills a descriptor of any kind of parameter, which has a gradient; its copy, if it needs one."""
+        p, copy = entry.p, None
         if not (entry.still_fits() and self.state_fits(entry)):
             raise Stale
-        at, p, copy = entry.place * WORDS, entry.p, None
-        if p.numel() != self.words[at + LEN]:
-            raise Stale
-        if g is None:
-            self.words[at + G] = self.words[at + ROW_NUMBERS] = self.words[at + ROW_COUNT] = 0
-        elif entry.kind == entries.ROWS:
+        self.describe(entry, place)
+        at = place * WORDS
+        if entry.kind == entries.ROWS:
             rows, values, count = entry.rows_of(g, copies)
             self.words[at + G], self.words[at + ROW_NUMBERS] = values, rows
             self.words[at + ROW_COUNT] = count
         else:
             self.words[at + G] = entry.gradient(g, copies)
-        if entry.kind == entries.COPIED and g is not None:
+        if entry.kind == entries.COPIED:
             copy = torch.empty(p.shape, dtype=entry.dtype).copy_(p.detach())
             copies.append(copy)
         self.words[at + P] = (p if copy is None else copy).data_ptr()
@@ -346,17 +349,21 @@ class Session:
             with torch.no_grad():
                 for entry in self.others:
                     g = entry.p.grad
-                    copy = self.place_other(entry, g, copies)
-                    if g is not None:
-                        updated.append(entry)
-                        written.append((entry, copy))
-        report = self.native.step(self.address, len(self.entries))
-        if report.applied:
+                    if g is None:
+                        continue  # not even named: where it lies is not where the library would look
+                    written.append((entry, self.place_other(entry, n + len(written), g, copies)))
+                    updated.append(entry)
+        report = self.native.step(self.address, n + len(written))
+        if self.is_applied(report):
             if some:
                 updated += [entry for entry, g in zip(self.plain, grads) if g is not None]
             self.commit(groups, updated, written, all_plain=not some)
         self.write_estimates(groups, report)
         return report
+
+    def is_applied(self, report):
+        """Whether a step may have updated something; where each group has its d, `commit` looks."""
+        return report.applied or self.defaults["d_per_group"]
 
     def commit(self, groups, updated, written, all_plain):
         """Notes in PyTorch's terms what a step has updated: copies, versions, counts, new state."""
@@ -416,7 +423,7 @@ class Session:
         temporary = []
         try:
             with torch.no_grad():
-                copy = self.place_other(entry, g, temporary)
+                copy = self.place_other(entry, entry.place, g, temporary)
         except Stale:
             raise Error(f"{entry.name} or its state has changed within a step") from None
         self.native.step_tensor(self.address + 8 * WORDS * entry.place)
@@ -427,7 +434,7 @@ class Session:
         groups = optimizer.param_groups
         given, self.given = self.given, None
         report = self.native.end()
-        if report.applied:
+        if self.is_applied(report):
             self.commit(groups, [entry for entry, _ in given], given, all_plain=False)
         self.write_estimates(groups, report)
         return report

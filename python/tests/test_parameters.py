@@ -144,6 +144,21 @@ def test_16_bit_parameters_are_stepped_in_f32_and_rounded(name, dtype):
 
 
 @each
+def test_16_bit_parameters_without_gradient_may_lie_anywhere(name):
+    """Side by side, at odd addresses: they are not what the library would take them for."""
+    flat = torch.zeros(40, dtype=torch.bfloat16)
+    parameters = [torch.nn.Parameter(flat[i : i + 5]) for i in range(1, 26, 5)]
+    optimizer = OURS[name](parameters, d0=1e-2)
+    for present in ([0, 1, 2, 3, 4], [3], [0, 4], [2]):
+        for place, p in enumerate(parameters):
+            p.grad = torch.ones_like(p) if place in present else None
+        before = bits(parameters)
+        optimizer.step()
+        moved = [not torch.equal(p, b) for p, b in zip(parameters, before)]
+        assert moved == [place in present for place in range(5)]
+
+
+@each
 def test_types_are_mixed(name):
     parameters = new_parameters(torch.float64)[:2] + new_parameters(torch.bfloat16)[2:]
     optimizer = OURS[name](parameters, d0=1e-2)
@@ -492,6 +507,13 @@ def test_each_group_finds_its_own_d():
     assert same(bits(ours), bits(theirs))
     assert (first["k"], second["k"]) == (12, 9)
     assert optimizer.state[ours[0]]["step"] == 12 and optimizer.state[ours[4]]["step"] == 9
+    # The first group's report is the step's; the others' updates count without it.
+    version = ours[2]._version
+    set_gradients(ours, [None, None, *record[0][2:]])
+    optimizer.step()
+    assert not optimizer.report.applied and optimizer.group_report(1).applied
+    assert (first["k"], second["k"]) == (12, 10) and ours[2]._version > version
+    assert optimizer.state[ours[0]]["step"] == 12 and optimizer.state[ours[4]]["step"] == 10
 
 
 def test_threads_follow_pytorch_and_bits_do_not_change():
