@@ -25,6 +25,20 @@ NUMEL = torch.Tensor.numel
 IS_CONTIGUOUS = torch.Tensor.is_contiguous
 GRAD, DTYPE = attrgetter("grad"), attrgetter("dtype")
 
+
+def sizes(tensors):
+    """What tells tensors of the right size and type from others. PyTorch sees to it that a gradient has its
+    parameter's shape when it is assigned, so that bytes tell types apart, where there is a count of them."""
+    return list(map(NUMEL, tensors)), list(map(DTYPE, tensors))
+
+
+if hasattr(torch.Tensor, "nbytes"):
+    NBYTES = attrgetter("nbytes")
+
+    def sizes(tensors):  # noqa: F811
+        return list(map(NBYTES, tensors))
+
+
 # dadapt_tensor in words of 8 bytes.
 WORDS = 11
 SIZE, ID, LEN, TYPE, P, G, STATE, STATE_COUNT, ROW_NUMBERS, ROW_COUNT, ROW_TYPE = range(WORDS)
@@ -190,8 +204,9 @@ class Session:
             self.describe(entry, place)
         self.plain_p = [entry.p for entry in plain]
         self.plain_states = [entry.state for entry in plain]
-        self.lengths = [p.numel() for p in self.plain_p]
-        self.dtypes = [p.dtype for p in self.plain_p]
+        self.lengths = list(map(NUMEL, self.plain_p))
+        self.dtypes = list(map(DTYPE, self.plain_p))
+        self.sizes = sizes(self.plain_p)
         # Options that decide which arrays there are are the optimizer's, so that all have the same.
         keys = [key for key, _ in plain[0].keys] if plain else []
         self.plain_slots = [slot for slot, key in enumerate(keys) if key]
@@ -269,11 +284,7 @@ class Session:
         grads = list(map(GRAD, self.plain_p))
         try:
             pointers = array("Q", map(DATA_PTR, grads))
-            usable = (
-                list(map(NUMEL, grads)) == self.lengths
-                and list(map(DTYPE, grads)) == self.dtypes
-                and all(map(IS_CONTIGUOUS, grads))
-            )
+            usable = sizes(grads) == self.sizes and all(map(IS_CONTIGUOUS, grads))
         except (TypeError, RuntimeError):  # None, or sparse
             usable = False
         if not usable:

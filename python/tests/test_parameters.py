@@ -2,6 +2,7 @@
 
 import copy
 import multiprocessing
+import sys
 import threading
 
 import pytest
@@ -156,6 +157,8 @@ def test_16_bit_parameters_without_gradient_may_lie_anywhere(name):
         optimizer.step()
         moved = [not torch.equal(p, b) for p, b in zip(parameters, before)]
         assert moved == [place in present for place in range(5)]
+    if "step" in optimizer.state[parameters[0]]:
+        assert [optimizer.state[p]["step"] for p in parameters] == [2, 1, 2, 2, 2]
 
 
 @each
@@ -536,17 +539,23 @@ def test_threads_follow_pytorch_and_bits_do_not_change():
 
 
 def test_threads_of_python_may_step_at_once():
-    ours, theirs = new_parameters(), new_parameters()
+    # Large enough that the library, which runs without Python's lock, is busy when the next comes.
+    ours, theirs = (new_parameters(shapes=[(300_000,)], zero=None) for _ in range(2))
     calm = {"d0": 1e-3, "growth_rate": 1.0}
     a, b = OURS["adam"](ours, **calm), OURS["adam"](theirs, **calm)
     for optimizer, parameters in ((a, ours), (b, theirs)):
         set_gradients(parameters, gradients(parameters, 1)[0])
         optimizer.step()
     workers = [threading.Thread(target=lambda: [a.step() for _ in range(50)]) for _ in range(4)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # else each would run all its steps before the next gets a turn
+    try:
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+    finally:
+        sys.setswitchinterval(interval)
     for _ in range(200):
         b.step()
     assert a.param_groups[0]["k"] == a.report.k == 201
@@ -572,3 +581,16 @@ def test_report_is_of_the_last_step():
     assert (report.k, report.d) == (2, optimizer.param_groups[0]["d"])
     assert report.d_hat == report.numerator / report.denominator
     assert "d_hat" in report.movement or report.movement
+
+
+def test_gradients_of_another_type_are_converted():
+    ours, theirs = (torch.nn.Parameter(torch.ones(6)) for _ in range(2))
+    a, b = OURS["adam"]([ours], d0=1e-2), OURS["adam"]([theirs], d0=1e-2)
+    for dtype in (torch.float64, torch.bfloat16):
+        g = torch.arange(6.0)
+        ours.grad, theirs.grad = g.clone(), g.clone()
+        ours.grad.data = g.to(dtype)
+        assert ours.grad.dtype == dtype
+        a.step()
+        b.step()
+        assert torch.equal(ours, theirs)
