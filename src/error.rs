@@ -153,10 +153,78 @@ pub enum Error {
         registered: DType,
     },
     /// No element type of that code.
-    #[error("there is no element type {dtype}; there are f32 (1) and f64 (2)")]
+    #[error(
+        "there is no element type {dtype}; there are f32 (1), f64 (2), bf16 (3), f16 (4) and, of state, q8 (5)"
+    )]
     UnknownDType {
         /// The code given.
         dtype: i32,
+    },
+    /// An element type that a tensor cannot have.
+    #[error("tensor {tensor:?} cannot be of {dtype}: {reason}")]
+    DTypeNotFor {
+        /// The tensor's name.
+        tensor: String,
+        /// The type asked for.
+        dtype: DType,
+        /// Why.
+        reason: &'static str,
+    },
+    /// A gradient whose type does not go with the parameter's.
+    #[error(
+        "the gradient of tensor {tensor:?} is of {given}, which does not go with a parameter of {parameter}: f32, bf16 and f16 go with one another in dense tensors, else types are equal"
+    )]
+    GradientDType {
+        /// The tensor's name.
+        tensor: String,
+        /// The gradient's type.
+        given: DType,
+        /// The parameter's type.
+        parameter: DType,
+    },
+    /// A gradient that the state that keeps it cannot hold.
+    #[error(
+        "the gradient of tensor {tensor:?} is of {given}, and {slot} keeps a copy of it in {kept}, which would round it: give gradients of {kept}, or keep {slot} in f32"
+    )]
+    GradientKeptIn {
+        /// The tensor's name.
+        tensor: String,
+        /// The slot.
+        slot: &'static str,
+        /// Its type.
+        kept: DType,
+        /// The gradient's.
+        given: DType,
+    },
+    /// A type that a state slot cannot be kept in.
+    #[error("{slot} of tensor {tensor:?} cannot be kept in {dtype}: {reason}")]
+    StateDType {
+        /// The tensor's name.
+        tensor: String,
+        /// The slot.
+        slot: &'static str,
+        /// The type asked for.
+        dtype: DType,
+        /// Why not.
+        reason: &'static str,
+    },
+    /// State asked for as of another type than it is kept in.
+    #[error("{slot} of tensor {tensor:?} is kept in {kept}, not in {asked}")]
+    StateKeptIn {
+        /// The tensor's name.
+        tensor: String,
+        /// The slot.
+        slot: &'static str,
+        /// The type given or asked for.
+        asked: DType,
+        /// The type it is kept in.
+        kept: DType,
+    },
+    /// An algorithm of whose state nothing may be rounded.
+    #[error("{algorithm} keeps no state that may be rounded: parameters are computed from it")]
+    NothingToRound {
+        /// The algorithm's name.
+        algorithm: &'static str,
     },
     /// A null pointer where there are elements.
     #[error("{what} of tensor {tensor:?} is null, and {len} elements are registered")]

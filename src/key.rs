@@ -1,5 +1,7 @@
 //! The options of optimizers and groups, by key: names, bounds and where each is set.
 
+use crate::algorithm::MAX_SLOTS;
+use crate::dtype::DType;
 use crate::error::Error;
 
 /// Whether an option is one value of the optimizer or a value of each group.
@@ -164,6 +166,17 @@ keys! {
     /// 1: every group estimates a `d` of its own, and lrs may differ. Set before the optimizer is
     /// made.
     DPerGroup = 23, "d_per_group", Optimizer, Bounds::integers(0.0, 1.0);
+    /// What state is kept in, as a code of [`State`]; single slots by
+    /// [`Config::set_state_dtype`](crate::Config::set_state_dtype). Set before the group has tensors.
+    State = 24, "state", Group, Bounds::integers(0.0, 3.0);
+    /// 1: tensors of bf16 and f16 have a master copy of f32 among their state, which steps work on. 0:
+    /// they are rounded stochastically. Set before the group has tensors.
+    Master = 25, "master", Group, Bounds::integers(0.0, 1.0);
+    /// Of the noise of stochastic rounding: the same seed gives the same bits.
+    Seed = 26, "seed", Optimizer, Bounds::integers(0.0, 9007199254740992.0);
+    /// 1: `slice_p` counts cache lines, that is runs of 16 elements, and not single elements. Set before the
+    /// group has tensors.
+    SliceByLine = 27, "slice_by_line", Group, Bounds::integers(0.0, 1.0);
 }
 
 impl Key {
@@ -195,7 +208,16 @@ impl Key {
 
     /// Whether every algorithm has it, being about the step and not the recurrence.
     pub(crate) const fn is_common(self) -> bool {
-        matches!(self, Key::LogEvery | Key::NonFinite | Key::NumThreads | Key::Isa)
+        matches!(
+            self,
+            Key::LogEvery
+                | Key::NonFinite
+                | Key::NumThreads
+                | Key::Isa
+                | Key::State
+                | Key::Master
+                | Key::Seed
+        )
     }
 
     /// Whether it can be set only before the optimizer is made.
@@ -224,6 +246,36 @@ pub enum NonFinite {
     Propagate = 2,
 }
 
+/// What state is kept in.
+///
+/// Slots that hold a copy of a parameter or gradient, and those that parameters are computed from,
+/// stay as they are: [`Config::set_state_dtype`](crate::Config::set_state_dtype) says which.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+#[repr(i32)]
+pub enum State {
+    /// What the recurrence computes in: f32, or f64 of f64. The default.
+    Full = 0,
+    /// `s`, which drives `d` and nothing else, in 8 bits, all else in bf16. The one to take where
+    /// memory counts: it trains as well as `Full`.
+    Compact = 1,
+    /// bf16, rounded stochastically.
+    Bf16 = 2,
+    /// 8 bits, rounded stochastically: the least memory.
+    Q8 = 3,
+}
+
+impl State {
+    /// Every kind.
+    pub const ALL: [State; 4] = [State::Full, State::Compact, State::Bf16, State::Q8];
+}
+
+impl From<State> for f64 {
+    fn from(state: State) -> f64 {
+        f64::from(state as i32)
+    }
+}
+
 impl From<NonFinite> for f64 {
     fn from(policy: NonFinite) -> f64 {
         f64::from(policy as i32)
@@ -238,7 +290,11 @@ impl From<crate::Isa> for f64 {
 
 /// The values of all keys.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Options([f64; Key::COUNT]);
+pub(crate) struct Options {
+    values: [f64; Key::COUNT],
+    /// By slot, where one is set.
+    state: [Option<DType>; MAX_SLOTS],
+}
 
 impl Options {
     pub(crate) const fn new() -> Self {
@@ -249,16 +305,24 @@ impl Options {
         values[Key::GrowthRate.index()] = f64::INFINITY;
         values[Key::DCap.index()] = f64::INFINITY;
         values[Key::SliceP.index()] = 1.0;
-        Options(values)
+        values[Key::Master.index()] = 1.0;
+        Options { values, state: [None; MAX_SLOTS] }
     }
     pub(crate) fn get(&self, key: Key) -> f64 {
-        self.0[key.index()]
+        self.values[key.index()]
     }
     pub(crate) fn is_on(&self, key: Key) -> bool {
         self.get(key) != 0.0
     }
     pub(crate) fn set(&mut self, key: Key, value: f64) {
-        self.0[key.index()] = value;
+        self.values[key.index()] = value;
+    }
+    /// What a slot is to be kept in, where that is set.
+    pub(crate) fn state_dtype(&self, slot: usize) -> Option<DType> {
+        self.state[slot]
+    }
+    pub(crate) fn set_state_dtype(&mut self, slot: usize, dtype: Option<DType>) {
+        self.state[slot] = dtype;
     }
 }
 

@@ -36,11 +36,11 @@ mod key;
 mod optimizer;
 
 pub use algorithm::Algorithm;
-pub use dtype::{DType, Element};
+pub use dtype::{DType, Element, bf16, f16};
 pub use error::{Error, Result};
 pub use kernel::fp_env::FpEnv;
 pub use kernel::isa::{ISA_ENV, Isa};
-pub use key::{Bounds, Key, NonFinite, Scope};
+pub use key::{Bounds, Key, NonFinite, Scope, State};
 #[cfg(feature = "fault-injection")]
 pub use optimizer::Fault;
 pub use optimizer::{

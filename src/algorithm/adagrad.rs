@@ -21,7 +21,7 @@
 //! Source: arXiv:2301.07733; `dadaptation` 3.2, `dadapt_adagrad.py`, `DAdaptAdaGrad.step`.
 
 use super::rule::Cell;
-use super::{Decay, Estimate, Init, Role, Rule, Scalars, Slot, Totals, decay, pass};
+use super::{Decay, Estimate, Init, Kept, Role, Rule, Scalars, Slot, Totals, decay, pass};
 use crate::kernel::lanes::{LaneElement, Lanes};
 use crate::key::{Key, Options};
 use pulp::Simd;
@@ -45,8 +45,12 @@ impl Rule<7, 3, 3> for AdaGrad {
         (Key::DPerGroup, 0.0),
     ];
     const STATE: [Slot; 3] = [
-        Slot::new("alphak", Init::Constant(INITIAL_ALPHAK), Role::State).saturating(),
-        Slot::new("sk", Init::Zero, Role::State),
+        Slot::new("alphak", Init::Constant(INITIAL_ALPHAK), Role::State)
+            .saturating()
+            .kept(Kept::Exactly("the totals take out with it what an earlier step put in with it")),
+        Slot::new("sk", Init::Zero, Role::State).kept(Kept::Exactly(
+            "parameters are computed from it, and rounding it rounds the model",
+        )),
         Slot::new("x0", Init::Parameter, Role::State),
     ];
     const DECAY: Decay = Decay::Coupled;

@@ -46,13 +46,21 @@ impl Rule<8, 3, 2> for Adam {
         (Key::D0, 1e-6),
         (Key::DPerGroup, 0.0),
         (Key::SliceP, 1.0),
+        (Key::SliceByLine, 0.0),
     ];
     const STATE: [Slot; 3] = [
         Slot::new("exp_avg", Init::Zero, Role::State),
-        Slot::new("exp_avg_sq", Init::Zero, Role::State).saturating(),
+        Slot::new("exp_avg_sq", Init::Zero, Role::State).unsigned().saturating(),
         Slot::new("s", Init::Zero, Role::Statistic),
     ];
     const DECAY: Decay = Decay::Either;
+    const PASSES: &'static [u8] = &[
+        pass::ALL,
+        pass::UPDATE,
+        pass::SUMS | pass::STATE | pass::MOMENT,
+        pass::STATE | pass::MOMENT,
+        pass::PARAMETER | pass::MOMENT,
+    ];
 
     fn gamma(scalars: &Scalars) -> f64 {
         scalars.d * scalars.lr * scalars.bias_correction()
@@ -87,15 +95,18 @@ impl Rule<8, 3, 2> for Adam {
         (mut p, [m, v, s]): Cell<E, S, 3>,
         [numerator, s_l1]: [E::Reg<S>; 2],
     ) -> (Cell<E, S, 3>, [E::Reg<S>; 2]) {
+        if DECAY == decay::DECOUPLED {
+            p = lanes.mul_add(decay_p, p, p);
+        }
+        if PASS & pass::STATE == 0 {
+            let step = lanes.div(m, lanes.add(lanes.sqrt(v), eps));
+            return ((lanes.sub(p, step), [m, v, s]), [numerator, s_l1]);
+        }
         if DECAY == decay::COUPLED {
             g = lanes.mul_add(decay_p, p, g);
         }
         let next_m = lanes.decay(beta1, m, m_g, g);
         let next_v = lanes.decay(beta2, v, lanes.mul(v_g, g), g);
-
-        if DECAY == decay::DECOUPLED {
-            p = lanes.mul_add(decay_p, p, p);
-        }
         let next_denom = lanes.add(lanes.sqrt(next_v), eps);
         if PASS & pass::SUMS == 0 {
             let next_v = lanes.saturate(next_v);
@@ -104,6 +115,11 @@ impl Rule<8, 3, 2> for Adam {
         }
         let next_s = lanes.decay(sqrt_beta2, s, s_g, g);
         let denom = lanes.add(lanes.sqrt(v), eps);
+        if PASS & pass::PARAMETER == 0 {
+            let numerator = lanes.mul_add(g, lanes.div(s, denom), numerator);
+            let s_l1 = lanes.add(s_l1, lanes.abs(next_s));
+            return ((p, [next_m, next_v, next_s]), [numerator, s_l1]);
+        }
         let inverse = lanes.div(lanes.splat(E::ONE), lanes.mul(denom, next_denom));
 
         // g*(s/denom) and not (g*s)/denom: the product of two small numbers would underflow.

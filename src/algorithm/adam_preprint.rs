@@ -40,13 +40,21 @@ impl Rule<9, 3, 3> for AdamPreprint {
         (Key::D0, 1e-6),
         (Key::DPerGroup, 0.0),
         (Key::SliceP, 1.0),
+        (Key::SliceByLine, 0.0),
     ];
     const STATE: [Slot; 3] = [
         Slot::new("exp_avg", Init::Zero, Role::State),
-        Slot::new("exp_avg_sq", Init::Zero, Role::State),
+        Slot::new("exp_avg_sq", Init::Zero, Role::State).unsigned(),
         Slot::new("s", Init::Zero, Role::Statistic),
     ];
     const DECAY: Decay = Decay::Either;
+    const PASSES: &'static [u8] = &[
+        pass::ALL,
+        pass::UPDATE,
+        pass::SUMS | pass::STATE | pass::MOMENT,
+        pass::STATE | pass::MOMENT,
+        pass::PARAMETER | pass::MOMENT,
+    ];
 
     fn coeffs(scalars: &Scalars, group: &Options) -> [f64; 9] {
         let gamma = Self::gamma(scalars);
@@ -79,6 +87,14 @@ impl Rule<9, 3, 3> for AdamPreprint {
         (mut p, [m, v, s]): Cell<E, S, 3>,
         [g_sq, s_sq, s_l1]: [E::Reg<S>; 3],
     ) -> (Cell<E, S, 3>, [E::Reg<S>; 3]) {
+        if PASS & pass::STATE == 0 {
+            if DECAY == decay::DECOUPLED {
+                p = lanes.mul_add(decay_p, p, p);
+            }
+            let inverse = lanes.div(lanes.splat(E::ONE), lanes.add(lanes.sqrt(v), eps));
+            let p = lanes.negate_mul_add(r, lanes.mul(m, inverse), p);
+            return ((p, [m, v, s]), [g_sq, s_sq, s_l1]);
+        }
         if DECAY == decay::COUPLED {
             g = lanes.mul_add(decay_p, p, g);
         }

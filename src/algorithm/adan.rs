@@ -38,14 +38,24 @@ pub(super) const OPTIONS: &[(Key, f64)] = &[
     (Key::D0, 1e-6),
     (Key::DPerGroup, 0.0),
     (Key::SliceP, 1.0),
+    (Key::SliceByLine, 0.0),
 ];
 
 pub(super) const STATE: [Slot; 5] = [
     Slot::new("exp_avg", Init::Zero, Role::State),
-    Slot::new("exp_avg_sq", Init::Zero, Role::State),
+    Slot::new("exp_avg_sq", Init::Zero, Role::State).unsigned(),
     Slot::new("exp_avg_diff", Init::Zero, Role::State),
     Slot::new("pre_grad", Init::Gradient, Role::State),
     Slot::new("s", Init::Zero, Role::Statistic),
+];
+
+/// The first two, and those by state as it is kept.
+pub(super) const PASSES: &[u8] = &[
+    pass::ALL,
+    pass::UPDATE,
+    pass::SUMS | pass::STATE | pass::MOMENT,
+    pass::STATE | pass::MOMENT,
+    pass::PARAMETER | pass::MOMENT,
 ];
 
 pub(super) const COEFFS: usize = 11;
@@ -103,11 +113,22 @@ pub(super) fn moments<S: Simd, E: LaneElement>(
     Moments { state: [m, v, e, g, s], denom, step: lanes.mul_add(beta2, e, m) }
 }
 
+/// `(m + beta2*e)/(sqrt(v)+eps)` of state as it is kept.
+#[inline(always)]
+pub(super) fn step_by_state<S: Simd, E: LaneElement>(
+    lanes: Lanes<S, E>,
+    &[_, _, beta2, _, _, _, _, eps, ..]: &[E::Reg<S>; COEFFS],
+    &[m, v, e, ..]: &[E::Reg<S>; 5],
+) -> E::Reg<S> {
+    lanes.div(lanes.mul_add(beta2, e, m), lanes.add(lanes.sqrt(v), eps))
+}
+
 impl Rule<COEFFS, 5, 3> for Adan {
     const NAME: &'static str = "adan";
     const OPTIONS: &'static [(Key, f64)] = OPTIONS;
     const STATE: [Slot; 5] = STATE;
     const DECAY: Decay = Decay::Decoupled;
+    const PASSES: &'static [u8] = PASSES;
     const RESTARTS: bool = true;
 
     fn coeffs(scalars: &Scalars, group: &Options) -> [f64; COEFFS] {
@@ -129,6 +150,13 @@ impl Rule<COEFFS, 5, 3> for Adan {
         [g_sq, s_sq, s_l1]: [E::Reg<S>; 3],
     ) -> (Cell<E, S, 5>, [E::Reg<S>; 3]) {
         let &[_, _, _, _, beta3, _, s_g, _, decay_p, p_q, unit] = coeffs;
+        if PASS & pass::STATE == 0 {
+            if DECAY == decay::DECOUPLED {
+                p = lanes.mul_add(decay_p, p, p);
+            }
+            let p = lanes.negate_mul_add(p_q, step_by_state(lanes, coeffs, &state), p);
+            return ((p, state), [g_sq, s_sq, s_l1]);
+        }
         let Moments { state: [m, v, e, h, s], denom, step } = moments(lanes, coeffs, g, state);
         let inverse = lanes.div(lanes.splat(E::ONE), denom);
         let q = lanes.mul(step, inverse);

@@ -29,6 +29,7 @@ impl Rule<COEFFS, 5, 2> for AdanIp {
         [m, v.saturating(), e, h, s]
     };
     const DECAY: Decay = Decay::Decoupled;
+    const PASSES: &'static [u8] = adan::PASSES;
     const RESTARTS: bool = true;
 
     fn coeffs(scalars: &Scalars, group: &Options) -> [f64; COEFFS] {
@@ -48,6 +49,13 @@ impl Rule<COEFFS, 5, 2> for AdanIp {
         [numerator, s_l1]: [E::Reg<S>; 2],
     ) -> (Cell<E, S, 5>, [E::Reg<S>; 2]) {
         let &[_, _, _, _, beta3, _, s_g, eps, decay_p, p_q, _] = coeffs;
+        if PASS & pass::STATE == 0 {
+            if DECAY == decay::DECOUPLED {
+                p = lanes.mul_add(decay_p, p, p);
+            }
+            let p = lanes.negate_mul_add(p_q, adan::step_by_state(lanes, coeffs, &state), p);
+            return ((p, state), [numerator, s_l1]);
+        }
         let old_v = state[1];
         let Moments { state, denom: next_denom, step } = moments(lanes, coeffs, g, state);
         let [m, v, e, h, s] = state;

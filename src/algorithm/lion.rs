@@ -37,6 +37,7 @@ impl Rule<8, 2, 2> for Lion {
         (Key::D0, 1e-6),
         (Key::DPerGroup, 0.0),
         (Key::SliceP, 1.0),
+        (Key::SliceByLine, 0.0),
     ];
     const STATE: [Slot; 2] = [
         Slot::new("exp_avg", Init::Zero, Role::State),

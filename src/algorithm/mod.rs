@@ -21,7 +21,7 @@ mod sgd;
 use crate::error::Error;
 use crate::key::{Key, Options};
 pub(crate) use rule::{
-    Decay, Estimate, Init, MAX_TOTALS, Role, Rule, Scalars, Slot, Target, Totals, decay, pass,
+    Decay, Estimate, Init, Kept, MAX_TOTALS, Role, Rule, Scalars, Slot, Target, Totals, decay, pass,
 };
 
 /// The most state slots of any algorithm, which fixes the size of descriptors.
@@ -45,6 +45,8 @@ pub(crate) struct Descriptor {
     pub(crate) uses_next_d: bool,
     pub(crate) counts_per_tensor: bool,
     pub(crate) restarts: bool,
+    /// Whether the parameter can be moved by state as it is kept.
+    pub(crate) moves_by_state: bool,
     /// The slot that is a copy of the parameter's start for statistics alone.
     pub(crate) copy_of_start: Option<usize>,
     pub(crate) keeps_moment: fn(&Options, &Options) -> bool,
@@ -72,6 +74,7 @@ impl Descriptor {
             uses_next_d: R::USES_NEXT_D,
             counts_per_tensor: R::COUNTS_PER_TENSOR,
             restarts: R::RESTARTS,
+            moves_by_state: R::PASSES.contains(&(pass::PARAMETER | pass::MOMENT)),
             copy_of_start: R::STATE
                 .iter()
                 .position(|slot| slot.role == Role::Statistic && slot.init == Init::Parameter),

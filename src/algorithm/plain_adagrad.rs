@@ -21,9 +21,10 @@ impl Rule<3, 1, 0> for PlainAdaGrad {
     const NAME: &'static str = "plain_adagrad";
     const OPTIONS: &'static [(Key, f64)] =
         &[(Key::Lr, 1e-2), (Key::Eps, 1e-10), (Key::WeightDecay, 0.0), (Key::LayerScale, 1.0)];
-    const STATE: [Slot; 1] = [Slot::new("sum", Init::Zero, Role::State)];
+    const STATE: [Slot; 1] = [Slot::new("sum", Init::Zero, Role::State).unsigned()];
     const DECAY: Decay = Decay::Coupled;
-    const PASSES: &'static [u8] = &[pass::UPDATE];
+    const PASSES: &'static [u8] =
+        &[pass::UPDATE, pass::STATE | pass::MOMENT, pass::PARAMETER | pass::MOMENT];
 
     fn coeffs(scalars: &Scalars, group: &Options) -> [f64; 3] {
         [scalars.lr * group.get(Key::LayerScale), group.get(Key::Eps), group.get(Key::WeightDecay)]
@@ -34,14 +35,16 @@ impl Rule<3, 1, 0> for PlainAdaGrad {
         lanes: Lanes<S, E>,
         &[rate, eps, weight_decay]: &[E::Reg<S>; 3],
         mut g: E::Reg<S>,
-        (p, [a]): Cell<E, S, 1>,
+        (p, [mut a]): Cell<E, S, 1>,
         sums: [E::Reg<S>; 0],
     ) -> (Cell<E, S, 1>, [E::Reg<S>; 0]) {
         if DECAY == decay::COUPLED {
             g = lanes.mul_add(weight_decay, p, g);
         }
-        // Not below twice the smallest normal: a square that underflows counts as 0.
-        let a = lanes.decay(lanes.splat(E::ONE), a, g, g);
+        if PASS & pass::STATE != 0 {
+            // Not below twice the smallest normal: a square that underflows counts as 0.
+            a = lanes.decay(lanes.splat(E::ONE), a, g, g);
+        }
         let denom = lanes.add(lanes.sqrt(a), eps);
         ((lanes.negate_mul_add(rate, lanes.div(g, denom), p), [a]), sums)
     }

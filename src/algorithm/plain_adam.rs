@@ -33,10 +33,11 @@ impl Rule<8, 2, 0> for PlainAdam {
     ];
     const STATE: [Slot; 2] = [
         Slot::new("exp_avg", Init::Zero, Role::State),
-        Slot::new("exp_avg_sq", Init::Zero, Role::State),
+        Slot::new("exp_avg_sq", Init::Zero, Role::State).unsigned(),
     ];
     const DECAY: Decay = Decay::Either;
-    const PASSES: &'static [u8] = &[pass::UPDATE];
+    const PASSES: &'static [u8] =
+        &[pass::UPDATE, pass::STATE | pass::MOMENT, pass::PARAMETER | pass::MOMENT];
     const COUNTS_PER_TENSOR: bool = true;
 
     fn coeffs(scalars: &Scalars, group: &Options) -> [f64; 8] {
@@ -60,7 +61,7 @@ impl Rule<8, 2, 0> for PlainAdam {
         lanes: Lanes<S, E>,
         &[beta1, m_g, beta2, v_g, root_scale, eps, rate, decay_p]: &[E::Reg<S>; 8],
         mut g: E::Reg<S>,
-        (mut p, [m, v]): Cell<E, S, 2>,
+        (mut p, [mut m, mut v]): Cell<E, S, 2>,
         sums: [E::Reg<S>; 0],
     ) -> (Cell<E, S, 2>, [E::Reg<S>; 0]) {
         if DECAY == decay::COUPLED {
@@ -69,8 +70,10 @@ impl Rule<8, 2, 0> for PlainAdam {
         if DECAY == decay::DECOUPLED {
             p = lanes.mul_add(decay_p, p, p);
         }
-        let m = lanes.decay(beta1, m, m_g, g);
-        let v = lanes.decay(beta2, v, lanes.mul(v_g, g), g);
+        if PASS & pass::STATE != 0 {
+            m = lanes.decay(beta1, m, m_g, g);
+            v = lanes.decay(beta2, v, lanes.mul(v_g, g), g);
+        }
         let denom = lanes.mul_add(lanes.sqrt(v), root_scale, eps);
         ((lanes.negate_mul_add(rate, lanes.div(m, denom), p), [m, v]), sums)
     }

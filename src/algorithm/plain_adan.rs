@@ -34,12 +34,13 @@ impl Rule<11, 4, 0> for PlainAdan {
     ];
     const STATE: [Slot; 4] = [
         Slot::new("exp_avg", Init::Zero, Role::State),
-        Slot::new("exp_avg_sq", Init::Zero, Role::State),
+        Slot::new("exp_avg_sq", Init::Zero, Role::State).unsigned(),
         Slot::new("exp_avg_diff", Init::Zero, Role::State),
         Slot::new("pre_grad", Init::Gradient, Role::State),
     ];
     const DECAY: Decay = Decay::Decoupled;
-    const PASSES: &'static [u8] = &[pass::UPDATE];
+    const PASSES: &'static [u8] =
+        &[pass::UPDATE, pass::STATE | pass::MOMENT, pass::PARAMETER | pass::MOMENT];
     const COUNTS_PER_TENSOR: bool = true;
 
     fn coeffs(scalars: &Scalars, group: &Options) -> [f64; 11] {
@@ -70,14 +71,16 @@ impl Rule<11, 4, 0> for PlainAdan {
         lanes: Lanes<S, E>,
         &[beta1, m_g, beta2, e_d, beta3, v_u, root_scale, eps, decay_p, p_m, p_e]: &[E::Reg<S>; 11],
         g: E::Reg<S>,
-        (mut p, [m, v, e, h]): Cell<E, S, 4>,
+        (mut p, [mut m, mut v, mut e, h]): Cell<E, S, 4>,
         sums: [E::Reg<S>; 0],
     ) -> (Cell<E, S, 4>, [E::Reg<S>; 0]) {
-        let difference = lanes.sub(g, h);
-        let u = lanes.mul_add(beta2, difference, g);
-        let m = lanes.decay(beta1, m, m_g, g);
-        let e = lanes.decay(beta2, e, e_d, difference);
-        let v = lanes.decay(beta3, v, lanes.mul(v_u, u), u);
+        if PASS & pass::STATE != 0 {
+            let difference = lanes.sub(g, h);
+            let u = lanes.mul_add(beta2, difference, g);
+            m = lanes.decay(beta1, m, m_g, g);
+            e = lanes.decay(beta2, e, e_d, difference);
+            v = lanes.decay(beta3, v, lanes.mul(v_u, u), u);
+        }
         let denom = lanes.mul_add(lanes.sqrt(v), root_scale, eps);
         let step = lanes.mul_add(p_m, m, lanes.mul(p_e, e));
         if DECAY == decay::DECOUPLED {

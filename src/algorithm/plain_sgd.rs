@@ -29,7 +29,12 @@ impl Rule<4, 1, 0> for PlainSgd {
     ];
     const STATE: [Slot; 1] = [Slot::new("momentum_buffer", Init::Zero, Role::Moment)];
     const DECAY: Decay = Decay::Coupled;
-    const PASSES: &'static [u8] = &[pass::UPDATE, pass::STATE | pass::PARAMETER];
+    const PASSES: &'static [u8] = &[
+        pass::UPDATE,
+        pass::STATE | pass::PARAMETER,
+        pass::STATE | pass::MOMENT,
+        pass::PARAMETER | pass::MOMENT,
+    ];
     const COUNTS_PER_TENSOR: bool = true;
 
     fn coeffs(scalars: &Scalars, group: &Options) -> [f64; 4] {
@@ -50,7 +55,7 @@ impl Rule<4, 1, 0> for PlainSgd {
         lanes: Lanes<S, E>,
         &[momentum, taken, rate, weight_decay]: &[E::Reg<S>; 4],
         mut g: E::Reg<S>,
-        (p, [b]): Cell<E, S, 1>,
+        (p, [mut b]): Cell<E, S, 1>,
         sums: [E::Reg<S>; 0],
     ) -> (Cell<E, S, 1>, [E::Reg<S>; 0]) {
         if DECAY == decay::COUPLED {
@@ -59,7 +64,9 @@ impl Rule<4, 1, 0> for PlainSgd {
         if PASS & pass::MOMENT == 0 {
             return ((lanes.negate_mul_add(rate, g, p), [b]), sums);
         }
-        let b = lanes.decay(momentum, b, taken, g);
+        if PASS & pass::STATE != 0 {
+            b = lanes.decay(momentum, b, taken, g);
+        }
         ((lanes.negate_mul_add(rate, b, p), [b]), sums)
     }
 }

@@ -56,10 +56,11 @@ impl Rule<13, 4, 2> for Prodigy {
         (Key::D0, 1e-6),
         (Key::DPerGroup, 0.0),
         (Key::SliceP, 1.0),
+        (Key::SliceByLine, 0.0),
     ];
     const STATE: [Slot; 4] = [
         Slot::new("exp_avg", Init::Zero, Role::Moment),
-        Slot::new("exp_avg_sq", Init::Zero, Role::State),
+        Slot::new("exp_avg_sq", Init::Zero, Role::State).unsigned(),
         Slot::new("s", Init::Zero, Role::Statistic),
         Slot::new("p0", Init::Parameter, Role::Statistic),
     ];

@@ -92,6 +92,17 @@ pub(crate) enum Role {
     Moment,
 }
 
+/// How a slot's numbers may be kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kept {
+    /// Rounded: to bf16, or to 8 bits with a sign.
+    Signed,
+    /// Rounded: to bf16, or to 8 bits without a sign, where what is not 0 stays so.
+    Unsigned,
+    /// As computed, for this reason.
+    Exactly(&'static str),
+}
+
 /// A state slot: a tensor as long as its parameter, or as its [`Role`] says.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Slot {
@@ -99,6 +110,7 @@ pub(crate) struct Slot {
     pub(crate) name: &'static str,
     pub(crate) init: Init,
     pub(crate) role: Role,
+    pub(crate) kept: Kept,
     /// Infinity does not last: it becomes the largest finite number, in a lane function without sums
     /// at once, else after a step whose sums are not finite, and the lane function makes such a sum
     /// of it. (In the kernel with sums every operation counts.)
@@ -107,7 +119,21 @@ pub(crate) struct Slot {
 
 impl Slot {
     pub(crate) const fn new(name: &'static str, init: Init, role: Role) -> Self {
-        Slot { name, init, role, saturates: false }
+        let kept = match init {
+            Init::Parameter => Kept::Exactly("it is a copy of the parameter"),
+            Init::Gradient => Kept::Exactly("it is a copy of the gradient"),
+            _ => Kept::Signed,
+        };
+        Slot { name, init, role, kept, saturates: false }
+    }
+
+    pub(crate) const fn kept(self, kept: Kept) -> Self {
+        Slot { kept, ..self }
+    }
+
+    /// Of squares.
+    pub(crate) const fn unsigned(self) -> Self {
+        self.kept(Kept::Unsigned)
     }
 
     pub(crate) const fn saturating(self) -> Self {
@@ -209,7 +235,8 @@ pub(crate) trait Rule<const COEFFS: usize, const SLOTS: usize, const SUMS: usize
     const STATE: [Slot; SLOTS];
     /// The kinds of weight decay that its lane function knows.
     const DECAY: Decay;
-    /// The passes that its lane function knows.
+    /// The passes that its lane function knows. One that moves the parameter alone, by state as it is
+    /// kept, is there where the step depends on state that may be rounded.
     const PASSES: &'static [u8] = &[pass::ALL, pass::UPDATE];
     /// Whether the first step needs the norm of all gradients before it.
     const NEEDS_G0: bool = false;

@@ -18,7 +18,7 @@
 //! Source: arXiv:2301.07733; `dadaptation` 3.2, `dadapt_sgd.py`, `DAdaptSGD.step`.
 
 use super::rule::Cell;
-use super::{Decay, Estimate, Init, Role, Rule, Scalars, Slot, Totals, decay, pass};
+use super::{Decay, Estimate, Init, Kept, Role, Rule, Scalars, Slot, Totals, decay, pass};
 use crate::kernel::lanes::{LaneElement, Lanes};
 use crate::key::{Key, Options};
 use pulp::Simd;
@@ -37,8 +37,12 @@ impl Rule<6, 2, 2> for Sgd {
         (Key::D0, 1e-6),
         (Key::DPerGroup, 0.0),
     ];
-    const STATE: [Slot; 2] =
-        [Slot::new("s", Init::Zero, Role::State), Slot::new("x0", Init::Parameter, Role::State)];
+    const STATE: [Slot; 2] = [
+        Slot::new("s", Init::Zero, Role::State).kept(Kept::Exactly(
+            "parameters are computed from it, and rounding it rounds the model",
+        )),
+        Slot::new("x0", Init::Parameter, Role::State),
+    ];
     const DECAY: Decay = Decay::Coupled;
     const NEEDS_G0: bool = true;
 

@@ -2,16 +2,19 @@
 
 use super::exact_sum::ExactSum;
 use super::parallel::{Threads, for_each_piece};
-use super::slices;
-use crate::algorithm::{MAX_SUMS, Role, Slot, pass};
+use super::slices::{self, Slice};
+use super::tiles;
+use crate::algorithm::{MAX_SLOTS, MAX_SUMS, Role, Slot, pass};
 use crate::dtype::DType;
+use crate::kernel::ahead::Ahead;
+use crate::kernel::codec::{Format, Place, TILE};
 use crate::kernel::isa::Token;
 use crate::kernel::scan::{finite_fn, sum_sq_fn};
 use crate::kernel::sweep::{GroupPlan, MAX_LEN, Streams, SweepFn, ZEROS};
 use std::mem::MaybeUninit;
 use std::ops::Range;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Elements of a block, counted from the start of its tensor. Partial sums, and with them every
 /// bit of `d`, depend on it.
@@ -25,6 +28,8 @@ pub(crate) struct Plan {
     /// Steps that they have taken, where that matters.
     pub(crate) steps: u64,
     pub(crate) kernel: GroupPlan,
+    /// What of the noise of stochastic rounding depends on seed and step.
+    pub(crate) noise: u64,
     /// What their sums are multiplied by.
     pub(crate) weights: [f64; MAX_SUMS],
 }
@@ -40,24 +45,42 @@ pub(crate) enum Gradient {
     Zero,
 }
 
+/// How the arrays of a job are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Formats {
+    /// Of the parameter that is worked on.
+    pub(crate) p: DType,
+    pub(crate) g: DType,
+    pub(crate) state: [Format; MAX_SLOTS],
+}
+
 /// A tensor of a step: where its arrays are and what is done with them.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Job {
+    /// The parameter is the master copy where there is one.
     pub(crate) streams: Streams,
     pub(crate) len: usize,
+    /// What lane functions compute in: f32 or f64.
     pub(crate) dtype: DType,
+    pub(crate) formats: Formats,
+    /// Where and of what type the parameter is that follows its master copy.
+    pub(crate) copy: Option<(*mut u8, DType)>,
+    /// Whether the step moves by state that rounding changes, and so by what it is rounded to.
+    pub(crate) moves_by_kept: bool,
+    /// Stands for the tensor in the noise of stochastic rounding.
+    pub(crate) noise: u64,
     pub(crate) group: usize,
     /// Index into the step's plans.
     pub(crate) plan: usize,
     /// Its first gradient: its state is set up.
     pub(crate) first: bool,
-    /// Statistics are of every so many elements.
-    pub(crate) slice: usize,
+    /// What statistics follow.
+    pub(crate) slice: Slice,
     /// The slot that holds nothing but zeros and has no memory.
     pub(crate) zeros: Option<usize>,
     pub(crate) gradient: Gradient,
     /// Blocks of the jobs before this one.
-    blocks_before: usize,
+    pub(super) blocks_before: usize,
 }
 
 // SAFETY: a job is a set of pointers that `Jobs::push`'s caller vouched for: nobody else uses what
@@ -72,6 +95,8 @@ pub(crate) struct Jobs {
     jobs: Vec<Job>,
     blocks: usize,
     len: usize,
+    /// Parameters that a sweep has sent to infinity.
+    pub(crate) overflows: AtomicU64,
 }
 
 /// What the blocks of a step add up to.
@@ -157,14 +182,21 @@ impl Jobs {
         (slots, count): (&[Slot], usize),
         into: &mut Sums,
     ) {
+        self.overflows.store(0, Ordering::Relaxed);
         self.reduce(machine, count, into, |job, start, len, sums| {
             let plan = &plans[job.plan];
             let kernel =
                 Kernel { sweep: sweeps(job.dtype), token: machine.token, plan: &plan.kernel };
-            let streams = job.at(start, slots);
             // SAFETY: `push`'s caller vouched for the arrays; the block lies within them, and
             // `reduce` gives each block once.
-            let partial = unsafe { job.run(&kernel, slots, streams, start, len) };
+            let partial = unsafe {
+                if job.is_tiled() {
+                    let noise = plan.noise ^ job.noise;
+                    tiles::sweep(&kernel, noise, job, slots, (start, len), &self.overflows)
+                } else {
+                    job.run(&kernel, slots, job.at(start, slots), start, len)
+                }
+            };
             for i in 0..count {
                 sums[i].add(plan.weights[i] * partial[i]);
             }
@@ -177,7 +209,7 @@ impl Jobs {
         self.reduce(machine, 1, &mut sums, |job, start, len, sums| {
             let g = job.g_at(start);
             // SAFETY: `push`'s caller vouched for the gradient; the block lies within it.
-            let partial = unsafe { sum_sq_fn(job.dtype)(machine.token, g, len) };
+            let partial = unsafe { sum_sq(machine.token, job.formats.g, g, len) };
             sums[0].add(weight(job) * partial);
         });
         sums
@@ -191,7 +223,7 @@ impl Jobs {
                 self.for_parts(range, |job, start, len| {
                     let g = job.g_at(start);
                     // SAFETY: `push`'s caller vouched for the gradient; the part lies within it.
-                    if unsafe { finite_fn(job.dtype)(machine.token, g, len) } != 0.0 {
+                    if unsafe { finite_fn(job.formats.g)(machine.token, g, len) } != 0.0 {
                         finite.store(false, Ordering::Relaxed);
                     }
                 });
@@ -240,33 +272,70 @@ pub(super) struct Kernel<'a> {
 impl Job {
     /// A job over whole arrays, with state that is kept in full and has been set up.
     pub(crate) fn new(streams: Streams, len: usize, dtype: DType, group: usize) -> Self {
+        let state = [Format::new(dtype, false); MAX_SLOTS];
         Job {
             streams,
             len,
             dtype,
+            formats: Formats { p: dtype, g: dtype, state },
+            copy: None,
+            moves_by_kept: false,
+            noise: 0,
             group,
             plan: 0,
             first: false,
-            slice: 1,
+            slice: Slice::WHOLE,
             zeros: None,
             gradient: Gradient::Given,
             blocks_before: 0,
         }
     }
 
-    fn g_at(&self, start: usize) -> *const u8 {
-        self.streams.g.wrapping_add(start * self.dtype.size())
+    /// Whether some array is not of the type that lane functions compute in.
+    #[inline]
+    fn is_tiled(&self) -> bool {
+        let plain = Formats { p: self.dtype, g: self.dtype, ..self.formats };
+        self.copy.is_some()
+            || self.formats != plain
+            || self.formats.state.iter().any(|format| format.dtype != self.dtype)
     }
 
-    /// The job's arrays from element `start` on.
+    /// Where the parameter is as the caller has it, and its type.
+    pub(crate) fn parameter(&self) -> (*const u8, DType) {
+        self.copy.map_or((self.streams.p.cast_const(), self.formats.p), |(p, dtype)| {
+            (p.cast_const(), dtype)
+        })
+    }
+
+    /// Keeps the gradient in a slot that is as wide as what lane functions compute in.
+    ///
+    /// # Safety
+    /// Gradient and slot are as [`Jobs::push`] says, and nobody else uses the slot.
+    pub(crate) unsafe fn keep_gradient(&mut self, token: Token, slot: usize) {
+        let size = self.dtype.size();
+        for start in (0..self.len).step_by(TILE) {
+            let (g, to) = (self.g_at(start), self.streams.state[slot].wrapping_add(start * size));
+            let len = TILE.min(self.len - start);
+            // SAFETY: this function's own contract.
+            unsafe { decode(token, (self.formats.g, self.dtype), g, len, to, &mut Ahead::none()) };
+        }
+        self.formats.g = self.dtype;
+        self.gradient = Gradient::KeptIn(slot);
+    }
+
+    fn g_at(&self, start: usize) -> *const u8 {
+        self.streams.g.wrapping_add(start * self.formats.g.size())
+    }
+
+    /// The job's arrays from element `start` on, all of its dtype.
     #[inline]
-    fn at(&self, start: usize, slots: &[Slot]) -> Streams {
+    pub(super) fn at(&self, start: usize, slots: &[Slot]) -> Streams {
         let size = self.dtype.size();
         let Streams { p, g, mut state } = self.streams;
         if start > 0 {
             for (array, slot) in state.iter_mut().zip(slots).filter(|(array, _)| !array.is_null()) {
                 let skipped = match slot.role {
-                    Role::Statistic => start.div_ceil(self.slice),
+                    Role::Statistic => self.slice.before(start),
                     _ => start,
                 };
                 *array = array.wrapping_add(skipped * size);
@@ -283,7 +352,7 @@ impl Job {
     /// # Safety
     /// `streams` are [`at`](Job::at) `start`, `len` elements from there on are a block of the job's,
     /// and nobody else uses them.
-    unsafe fn run(
+    pub(super) unsafe fn run(
         &self,
         kernel: &Kernel,
         slots: &[Slot],
@@ -299,7 +368,7 @@ impl Job {
                 return self.run_on_kept(kernel, slots, streams, start, len, slot);
             },
         }
-        if self.slice > 1 && kernel.plan.pass & pass::SUMS != 0 {
+        if !self.slice.is_whole() && kernel.plan.pass & pass::SUMS != 0 {
             // SAFETY: this function's own contract.
             return unsafe { slices::sweep(kernel, self, slots, &streams, start, len) };
         }
@@ -330,4 +399,51 @@ impl Job {
         // SAFETY: this function's own contract; the gradient is the copy.
         unsafe { job.run(kernel, slots, Streams { g: copy, ..streams }, start, len) }
     }
+}
+
+/// Values of a plain type, decoded from `dtype` to `to`, which is f32 or f64.
+///
+/// # Safety
+/// `from` holds `len <= TILE` elements of `dtype` and `to` room for as many; they do not overlap, and
+/// nobody uses either meanwhile.
+pub(super) unsafe fn decode(
+    token: Token,
+    (dtype, working): (DType, DType),
+    from: *const u8,
+    len: usize,
+    to: *mut u8,
+    ahead: &mut Ahead,
+) {
+    // SAFETY: this function's own contract.
+    unsafe {
+        if dtype == working {
+            return to.copy_from_nonoverlapping(from, len * dtype.size());
+        }
+        let place = Place { codes: from.cast_mut(), exponents: to };
+        Format::new(dtype, false).decode(token, place, len, to.cast(), ahead);
+    }
+}
+
+/// The sum of squares of a block of a gradient of any type, formed in f64.
+///
+/// # Safety
+/// `g` holds `len` elements of `dtype`, which nobody writes meanwhile.
+unsafe fn sum_sq(token: Token, dtype: DType, g: *const u8, len: usize) -> f64 {
+    if dtype == dtype.working() {
+        // SAFETY: this function's own contract.
+        return unsafe { sum_sq_fn(dtype)(token, g, len) };
+    }
+    let mut tile = MaybeUninit::<[f32; TILE]>::uninit();
+    let tile: *mut u8 = tile.as_mut_ptr().cast();
+    let mut sum = 0.0;
+    for start in (0..len).step_by(TILE) {
+        let len = TILE.min(len - start);
+        // SAFETY: this function's own contract; the tile has room for `len` elements.
+        sum += unsafe {
+            let g = g.add(start * dtype.size());
+            decode(token, (dtype, DType::F32), g, len, tile, &mut Ahead::none());
+            sum_sq_fn(DType::F32)(token, tile, len)
+        };
+    }
+    sum
 }

@@ -4,4 +4,5 @@ pub(crate) mod blocks;
 pub(crate) mod exact_sum;
 pub(crate) mod parallel;
 pub(crate) mod rows;
-mod slices;
+pub(crate) mod slices;
+pub(crate) mod tiles;

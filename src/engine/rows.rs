@@ -86,9 +86,9 @@ impl RowsJob {
         self.rows.dedup();
         match self.dtype {
             // SAFETY: this function's own contract.
-            DType::F32 => unsafe { self.add_up::<f32>(values.cast()) },
-            // SAFETY: this function's own contract.
             DType::F64 => unsafe { self.add_up::<f64>(values.cast()) },
+            // SAFETY: this function's own contract.
+            _ => unsafe { self.add_up::<f32>(values.cast()) },
         }
         Ok(())
     }
@@ -167,9 +167,9 @@ impl RowsJob {
                 let part = Part { touched, start: columns.start, width: columns.len(), at };
                 let partial = match self.dtype {
                     // SAFETY: the job's arrays hold `dtype`; `for_each_piece` gives each tile once.
-                    DType::F32 => unsafe { self.tile::<f32>(&kernel, slots, &part) },
-                    // SAFETY: as above.
                     DType::F64 => unsafe { self.tile::<f64>(&kernel, slots, &part) },
+                    // SAFETY: as above.
+                    _ => unsafe { self.tile::<f32>(&kernel, slots, &part) },
                 };
                 for i in 0..count {
                     sums[i].add(plan.weights[i] * partial[i]);

@@ -2,9 +2,12 @@
 //!
 //! Unsafe code of the pure Rust crate lives here and where the engine hands out disjoint blocks.
 
+pub(crate) mod ahead;
+pub(crate) mod codec;
 pub(crate) mod fp_env;
 pub(crate) mod isa;
 pub(crate) mod lanes;
+pub(crate) mod rounding;
 pub(crate) mod scan;
 pub(crate) mod sums;
 pub(crate) mod sweep;

@@ -3,7 +3,7 @@
 use super::isa::Token;
 use super::lanes::{LaneElement, Lanes, ROW};
 use super::sums::{Wide, fold};
-use crate::dtype::DType;
+use crate::dtype::{DType, Element, bf16, f16};
 use pulp::{Simd, WithSimd};
 use std::marker::PhantomData;
 use std::slice;
@@ -19,14 +19,17 @@ pub(crate) fn finite_fn(dtype: DType) -> ScanFn {
     match dtype {
         DType::F32 => scan::<f32, Finite>,
         DType::F64 => scan::<f64, Finite>,
+        DType::Bf16 => scan_halves::<0x7f80>,
+        DType::F16 => scan_halves::<0x7c00>,
+        DType::Q8 => unreachable!("a gradient"),
     }
 }
 
-/// Yields the sum of squares, formed in f64.
+/// Yields the sum of squares, formed in f64, of f32 or f64.
 pub(crate) fn sum_sq_fn(dtype: DType) -> ScanFn {
     match dtype {
-        DType::F32 => scan::<f32, SumSq>,
         DType::F64 => scan::<f64, SumSq>,
+        _ => scan::<f32, SumSq>,
     }
 }
 
@@ -39,7 +42,7 @@ pub(crate) unsafe fn first_non_finite(
     g: *const u8,
     len: usize,
 ) -> Option<(usize, f64)> {
-    fn find<E: LaneElement>(g: &[E]) -> Option<(usize, f64)> {
+    fn find<E: Element>(g: &[E]) -> Option<(usize, f64)> {
         g.iter().map(|x| x.to_f64()).enumerate().find(|(_, x)| !x.is_finite())
     }
     match dtype {
@@ -47,6 +50,11 @@ pub(crate) unsafe fn first_non_finite(
         DType::F32 => find(unsafe { elements::<f32>(g, len) }),
         // SAFETY: this function's own contract.
         DType::F64 => find(unsafe { elements::<f64>(g, len) }),
+        // SAFETY: this function's own contract.
+        DType::Bf16 => find(unsafe { elements::<bf16>(g, len) }),
+        // SAFETY: this function's own contract.
+        DType::F16 => find(unsafe { elements::<f16>(g, len) }),
+        DType::Q8 => unreachable!("a gradient"),
     }
 }
 
@@ -60,10 +68,13 @@ pub(crate) unsafe fn any_nonzero(dtype: DType, x: *const u8, len: usize) -> bool
         DType::F32 => unsafe { elements::<f32>(x, len) }.iter().any(|x| *x != 0.0),
         // SAFETY: this function's own contract.
         DType::F64 => unsafe { elements::<f64>(x, len) }.iter().any(|x| *x != 0.0),
+        // SAFETY: this function's own contract.
+        DType::Bf16 | DType::F16 => unsafe { elements::<u16>(x, len) }.iter().any(|x| x << 1 != 0),
+        DType::Q8 => unreachable!("a parameter or a gradient"),
     }
 }
 
-/// Puts the largest finite number in place of infinity.
+/// Puts the largest finite number in place of infinity, in f32 or f64.
 ///
 /// # Safety
 /// As [`ScanFn`], with elements of type `dtype`; nobody else reads or writes them meanwhile.
@@ -73,9 +84,9 @@ pub(crate) unsafe fn saturate(dtype: DType, x: *mut u8, len: usize) {
     }
     match dtype {
         // SAFETY: this function's own contract.
-        DType::F32 => clamp(unsafe { slice::from_raw_parts_mut(x.cast(), len) }, f32::MAX),
-        // SAFETY: this function's own contract.
         DType::F64 => clamp(unsafe { slice::from_raw_parts_mut(x.cast(), len) }, f64::MAX),
+        // SAFETY: this function's own contract.
+        _ => clamp(unsafe { slice::from_raw_parts_mut(x.cast(), len) }, f32::MAX),
     }
 }
 
@@ -92,6 +103,27 @@ unsafe fn scan<E: LaneElement, P: Pass>(token: Token, g: *const u8, len: usize) 
     // SAFETY: this function's own contract.
     let g = unsafe { elements::<E>(g, len) };
     token.dispatch(Run::<E, P>(g, PhantomData))
+}
+
+/// As [`finite_fn`], of 16-bit elements whose exponent has these bits.
+///
+/// # Safety
+/// As [`ScanFn`].
+unsafe fn scan_halves<const EXPONENT: u16>(token: Token, g: *const u8, len: usize) -> f64 {
+    // SAFETY: this function's own contract.
+    token.dispatch(Halves::<EXPONENT>(unsafe { elements::<u16>(g, len) }))
+}
+
+struct Halves<'a, const EXPONENT: u16>(&'a [u16]);
+
+impl<const EXPONENT: u16> WithSimd for Halves<'_, EXPONENT> {
+    type Output = f64;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) -> f64 {
+        let largest = self.0.iter().fold(0, |most, x| (x & EXPONENT).max(most));
+        if largest == EXPONENT { f64::NAN } else { 0.0 }
+    }
 }
 
 struct Run<'a, E, P>(&'a [E], PhantomData<P>);

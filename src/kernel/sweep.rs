@@ -60,7 +60,7 @@ pub(crate) struct GroupPlan {
 pub(crate) type SweepFn =
     unsafe fn(Token, &GroupPlan, &Streams, len: usize, first: bool) -> [f64; MAX_SUMS];
 
-/// The kernel of an algorithm and element type, for every instruction set.
+/// The kernel of an algorithm and element type, f32 or f64, for every instruction set.
 pub(crate) fn sweep_fn(algorithm: Algorithm, dtype: DType) -> SweepFn {
     algorithm.visit(Pick(dtype))
 }
@@ -74,8 +74,8 @@ impl Visitor for Pick {
         R: Rule<C, N, M>,
     {
         match self.0 {
-            DType::F32 => sweep::<f32, R, C, N, M>,
             DType::F64 => sweep::<f64, R, C, N, M>,
+            _ => sweep::<f32, R, C, N, M>,
         }
     }
 }

@@ -1,7 +1,9 @@
 //! What an optimizer is made from: algorithm, groups, options.
 
 use super::check_scope;
+use super::layout::{check_slot_dtype, may_round};
 use crate::algorithm::{Algorithm, Descriptor};
+use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::kernel::isa::Isa;
 use crate::key::{Key, Options, Scope};
@@ -56,7 +58,10 @@ impl Settings {
 
     /// Whether a key may decide what state tensors have.
     pub(super) fn changes_layout(&self, key: Key) -> bool {
-        matches!(key, Key::SliceP | Key::Beta1 | Key::Momentum)
+        matches!(
+            key,
+            Key::SliceP | Key::SliceByLine | Key::Beta1 | Key::Momentum | Key::State | Key::Master
+        )
     }
 
     fn options(&self, group: Option<GroupId>) -> Result<&Options> {
@@ -64,6 +69,29 @@ impl Settings {
             None => Ok(&self.common),
             Some(id) => self.groups.get(id.0).ok_or_else(|| id.unknown(self.groups.len())),
         }
+    }
+
+    /// Sets what a slot is kept in; `None` leaves it to [`Key::State`].
+    pub(super) fn set_state_dtype(
+        &mut self,
+        descriptor: &Descriptor,
+        group: Option<GroupId>,
+        slot: &str,
+        dtype: Option<DType>,
+    ) -> Result<()> {
+        self.options(group)?;
+        let slot = slot_of(descriptor, slot)?;
+        if let Some(dtype) = dtype {
+            check_slot_dtype(&descriptor.state[slot], dtype)?;
+        }
+        match group {
+            Some(id) => self.groups[id.0].set_state_dtype(slot, dtype),
+            None => {
+                self.common.set_state_dtype(slot, dtype);
+                self.groups.iter_mut().for_each(|group| group.set_state_dtype(slot, dtype));
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn get(
@@ -88,6 +116,9 @@ impl Settings {
         self.options(group)?;
         check_scope(key, group)?;
         key.check(value)?;
+        if key == Key::State && value != 0.0 && !may_round(descriptor.state) {
+            return Err(Error::NothingToRound { algorithm: descriptor.name });
+        }
         match group {
             Some(id) => self.groups[id.0].set(key, value),
             None => {
@@ -99,12 +130,18 @@ impl Settings {
     }
 }
 
+/// The slot of an algorithm of that name.
+pub(super) fn slot_of(descriptor: &Descriptor, name: &str) -> Result<usize> {
+    let unknown = || Error::UnknownState { slot: name.into(), algorithm: descriptor.name };
+    descriptor.state.iter().position(|slot| slot.name == name).ok_or_else(unknown)
+}
+
 fn require(descriptor: &Descriptor, key: Key) -> Result<()> {
     if descriptor.has(key) {
         return Ok(());
     }
     let algorithm = descriptor.name;
-    if key == Key::SliceP && descriptor.adapts() {
+    if matches!(key, Key::SliceP | Key::SliceByLine) && descriptor.adapts() {
         return Err(Error::NoSlices { algorithm });
     }
     Err(Error::KeyNotForAlgorithm { key, algorithm })
@@ -158,7 +195,8 @@ impl Config {
 
     /// Sets an option for the optimizer, or for all groups, those to come included.
     ///
-    /// Switches take a `bool`, choices an [`Isa`] or a [`NonFinite`](crate::NonFinite).
+    /// Switches take a `bool`, choices an [`Isa`], a [`NonFinite`](crate::NonFinite) or a
+    /// [`State`](crate::State).
     ///
     /// # Errors
     /// [`Error::KeyNotForAlgorithm`]; [`Error::OutOfBounds`], which NaN always is. Nothing is
@@ -179,6 +217,29 @@ impl Config {
         value: impl Into<f64>,
     ) -> Result<&mut Self> {
         self.settings.set(&self.algorithm.descriptor(), Some(group), key, value.into())?;
+        Ok(self)
+    }
+
+    /// Sets what a state slot is kept in, of all groups or of one; `None` leaves it to
+    /// [`Key::State`].
+    ///
+    /// Slots that are rounded (`exp_avg`, `exp_avg_sq`, `exp_avg_diff`, `momentum_buffer`, `sum`, and
+    /// `s` but for SGD's) take [`DType::Bf16`] and [`DType::Q8`], stochastically rounded: the first to
+    /// go is `s`, which drives `d` alone. `x0` and `p0` are kept in the type of the parameter, or of its
+    /// master copy; `pre_grad` in f32, or in the 16-bit type that all gradients then have to be of.
+    /// What parameters or totals are computed from (SGD's `s`; AdaGrad's `alphak` and `sk`) is not
+    /// rounded.
+    ///
+    /// # Errors
+    /// [`Error::UnknownState`]; [`Error::StateDType`], which says why not; [`Error::UnknownGroup`].
+    /// Whether the type goes with that of a tensor is found when it is added.
+    pub fn set_state_dtype(
+        &mut self,
+        group: Option<GroupId>,
+        slot: &str,
+        dtype: Option<DType>,
+    ) -> Result<&mut Self> {
+        self.settings.set_state_dtype(&self.algorithm.descriptor(), group, slot, dtype)?;
         Ok(self)
     }
 

@@ -32,6 +32,7 @@ impl Estimator {
             applied: false,
             movement: Movement::NoProgress,
             sweeps: Sweeps::None,
+            overflows: 0,
         };
         Estimator { d: d0, k: 0, totals: Totals::default(), g0_norm: 0.0, d_moved: false, report }
     }

@@ -4,8 +4,9 @@ use super::overlap::{OverlapCheck, Span, What};
 use super::report::Movement;
 use super::tensor::{StateOwner, Tensor, TensorStep};
 use super::{Optimizer, TensorId};
-use crate::algorithm::MAX_SLOTS;
-use crate::engine::blocks::{Job, Jobs, Plan};
+use crate::algorithm::{Init, MAX_SLOTS};
+use crate::dtype::DType;
+use crate::engine::blocks::{Formats, Job, Jobs, Plan};
 use crate::engine::rows::RowsJob;
 use crate::error::{Error, Result};
 use crate::kernel::sweep::Streams;
@@ -40,6 +41,11 @@ pub(super) struct Unit {
 }
 
 impl Unit {
+    /// Parameters that the last sweep has sent to infinity.
+    pub(super) fn overflows(&self) -> u64 {
+        self.jobs.overflows.load(Ordering::Relaxed)
+    }
+
     pub(super) fn clear(&mut self) {
         self.jobs.clear();
         self.active.clear();
@@ -98,19 +104,18 @@ impl Optimizer {
             let tensor = tensor.name.clone();
             return Err(Error::GradientKind { tensor, registered: "dense", given: "rows" });
         }
-        let state = check_arrays(tensor, given)?;
-        let mut span = |start: *const u8, len: usize, what| {
-            let (bytes, tensor) = (len * tensor.dtype.size(), given.id.index());
-            overlap.push(Span { start: start.addr(), bytes, tensor, what });
+        let mut state = check_arrays(tensor, given)?;
+        let mut span = |start: *const u8, bytes: usize, what| {
+            overlap.push(Span { start: start.addr(), bytes, tensor: given.id.index(), what });
         };
-        span(given.p, tensor.len, What::Parameter);
+        span(given.p, tensor.len * tensor.dtype.size(), What::Parameter);
         if !given.g.is_null() {
-            span(given.g, tensor.len, What::Gradient);
+            span(given.g, tensor.len * given.g_dtype.size(), What::Gradient);
         }
         if tensor.owner == StateOwner::Caller {
-            for (slot, start) in state.iter().take(tensor.slots.len()).enumerate() {
+            for (slot, start) in state.iter().take(tensor.arrays()).enumerate() {
                 if !start.is_null() {
-                    span(*start, tensor.slot_len(slot), What::State);
+                    span(*start, tensor.slot_bytes(slot), What::State);
                 }
             }
         }
@@ -118,13 +123,41 @@ impl Optimizer {
         if given.g.is_null() || !options.is_on(Key::Lr) {
             return Ok(None);
         }
-        let streams = Streams { p: given.p, g: given.g, state };
-        let mut job = Job::new(streams, tensor.len, tensor.dtype, tensor.group);
+        let (mut p, mut p_dtype, mut copy) = (given.p, tensor.dtype, None);
+        if tensor.layout.master {
+            copy = Some((given.p, tensor.dtype));
+            p = std::mem::replace(&mut state[tensor.slots.len()], ptr::null_mut());
+            p_dtype = DType::F32;
+        }
+        let streams = Streams { p, g: given.g, state };
+        let mut job = Job::new(streams, tensor.len, tensor.dtype.working(), tensor.group);
+        job.formats = Formats { p: p_dtype, g: given.g_dtype, state: tensor.layout.formats };
+        job.copy = copy;
+        job.moves_by_kept = tensor.layout.moves_by_kept;
+        job.noise = tensor.noise;
         job.first = tensor.steps == 0;
         job.slice = tensor.layout.slice;
         job.zeros = self.descriptor.copy_of_start.filter(|_| tensor.started_at_zero);
         Ok(Some(job))
     }
+}
+
+fn check_gradient_dtype(tensor: &Tensor, given: &TensorStep<'_, '_>) -> Result<()> {
+    let name = || tensor.name.clone();
+    if given.g_dtype == DType::Q8 || given.g_dtype.working() != tensor.dtype.working() {
+        let (given, parameter) = (given.g_dtype, tensor.dtype);
+        return Err(Error::GradientDType { tensor: name(), given, parameter });
+    }
+    let kept = tensor.slots.iter().zip(tensor.layout.formats);
+    for (slot, format) in kept.filter(|(slot, _)| slot.init == Init::Gradient) {
+        if format.dtype.size() < given.g_dtype.size()
+            || format.dtype.size() == 2 && format.dtype != given.g_dtype
+        {
+            let (kept, given) = (format.dtype, given.g_dtype);
+            return Err(Error::GradientKeptIn { tensor: name(), slot: slot.name, kept, given });
+        }
+    }
+    Ok(())
 }
 
 /// Checks one tensor's arrays and returns where its state is.
@@ -134,8 +167,9 @@ pub(super) fn check_arrays(
 ) -> Result<[*mut u8; MAX_SLOTS]> {
     let name = || tensor.name.clone();
     tensor.require_dtype(given.dtype)?;
-    let array = |start: *const u8, len: usize, registered: usize, what: &'static str| {
-        let align = tensor.dtype.size();
+    check_gradient_dtype(tensor, given)?;
+    let array = |start: *const u8, dtype: DType, len: usize, registered: usize, what| {
+        let align = dtype.size();
         if len != registered {
             return Err(Error::Length { tensor: name(), what, given: len, registered });
         }
@@ -147,26 +181,36 @@ pub(super) fn check_arrays(
         }
         Ok(())
     };
-    array(given.p, given.p_len, tensor.len, "the parameter")?;
+    array(given.p, tensor.dtype, given.p_len, tensor.len, "the parameter")?;
     if !given.g.is_null() {
         let rows = given.rows.map(|rows| rows.count.saturating_mul(tensor.width.unwrap_or(0)));
         let registered = rows.unwrap_or(tensor.len);
-        array(given.g, given.g_len.unwrap_or(registered), registered, "the gradient")?;
+        let len = given.g_len.unwrap_or(registered);
+        array(given.g, given.g_dtype, len, registered, "the gradient")?;
     }
     let of_caller = tensor.owner == StateOwner::Caller;
-    let expected = if of_caller { tensor.slots.len() } else { 0 };
+    let expected = if of_caller { tensor.arrays() } else { 0 };
     if given.states != expected {
         return Err(Error::StateCount { tensor: name(), expected, given: given.states });
     }
     if !of_caller {
         return Ok(tensor.own_state());
     }
-    tensor.require_dtype(given.state_dtype)?;
     let mut state = [ptr::null_mut(); MAX_SLOTS];
     for slot in 0..expected {
-        let registered = tensor.slot_len(slot);
-        let len = given.state_len.map_or(registered, |lens| lens[slot]);
-        array(given.state[slot], len, registered, "the state")?;
+        let (dtype, registered) = (tensor.slot_dtype(slot), tensor.slot_bytes(slot));
+        if let Some(asked) = given.state_dtype {
+            tensor.require_slot_dtype(slot, asked)?;
+        }
+        let bytes = given.state_bytes.map_or(registered, |bytes| bytes[slot]);
+        // In bytes where a part of an element, or an exponent, is left over.
+        let size = if dtype == DType::Q8 || !bytes.is_multiple_of(dtype.size()) {
+            1
+        } else {
+            dtype.size()
+        };
+        let (len, expected) = (bytes / size, registered / size);
+        array(given.state[slot], dtype, len, expected, tensor.array_name(slot))?;
         // Where there are no elements the pointer is never followed, whatever it is.
         if registered > 0 {
             state[slot] = given.state[slot];

@@ -3,6 +3,7 @@
 mod config;
 mod estimator;
 mod gather;
+mod layout;
 mod memory;
 mod overlap;
 mod parts;
@@ -30,10 +31,11 @@ use crate::key::{Key, Scope};
 use config::Settings;
 use estimator::Estimator;
 use gather::Scratch;
+use layout::Layout;
 use parts::Parts;
 use std::collections::HashMap;
 use std::sync::atomic::AtomicBool;
-use tensor::{Layout, Tensor};
+use tensor::Tensor;
 
 /// An optimizer over tensors in groups.
 ///
@@ -250,7 +252,7 @@ impl Optimizer {
         let before = self.settings.changes_layout(key).then(|| self.settings.clone());
         self.settings.set(&self.descriptor, group, key, value)?;
         if let Some(before) = before
-            && self.tensors.iter().any(|tensor| tensor.layout != self.layout(tensor.group))
+            && self.tensors.iter().any(|tensor| self.layout_of(tensor).ok() != Some(tensor.layout))
         {
             self.settings = before;
             let when = "before tensors are added whose state it decides";
@@ -262,14 +264,23 @@ impl Optimizer {
         Ok(())
     }
 
-    /// What of the state of a group's tensors has memory.
-    fn layout(&self, group: usize) -> Layout {
-        let (optimizer, options) = (self.settings.optimizer(), self.settings.group(group));
-        Layout {
-            slice: options.get(Key::SliceP) as usize,
-            statistics: self.adapts(),
-            moment: (self.descriptor.keeps_moment)(optimizer, options),
+    /// What state a tensor has by the options as they are.
+    fn layout_of(&self, tensor: &Tensor) -> Result<Layout> {
+        let (name, dtype) = (tensor.name.as_str(), tensor.dtype);
+        self.layout(tensor.group, (name, dtype), (tensor.slots, tensor.width))
+    }
+
+    fn layout(
+        &self,
+        group: usize,
+        (name, dtype): (&str, crate::DType),
+        (slots, width): (&[Slot], Option<usize>),
+    ) -> Result<Layout> {
+        if width.is_some() {
+            return Ok(Layout::of_rows(dtype));
         }
+        let options = (self.settings.optimizer(), self.settings.group(group));
+        Layout::new(&self.descriptor, slots, options, self.adapts(), (name, dtype))
     }
 
     /// Registers a tensor of `len` elements and allocates its state.
@@ -325,7 +336,11 @@ impl Optimizer {
             return Err(Error::DuplicateName { name: name.into() });
         }
         self.refuse_open()?;
-        let state = (slots, self.layout(group.index()), width);
+        if dtype == crate::DType::Q8 {
+            let reason = "it is a type of state alone";
+            return Err(Error::DTypeNotFor { tensor: name.into(), dtype, reason });
+        }
+        let state = (slots, self.layout(group.index(), (name, dtype), (slots, width))?, width);
         let id = TensorId::new(self.tensors.len());
         self.tensors.push(Tensor::new(group, name, dtype, len, state, owner)?);
         self.ids.insert(name.into(), id);
@@ -345,13 +360,11 @@ impl Optimizer {
     /// A tensor's state of that name, where the library owns it.
     ///
     /// # Errors
-    /// [`Error::UnknownTensor`], [`Error::UnknownState`], [`Error::DTypeMismatch`],
+    /// [`Error::UnknownTensor`], [`Error::UnknownState`], [`Error::StateKeptIn`],
     /// [`Error::StateOfCaller`].
     pub fn state<E: Element>(&self, tensor: TensorId, slot: &str) -> Result<&[E]> {
         let tensor = self.registered(tensor)?;
-        let index = self.slot(tensor, slot)?;
-        tensor.require_dtype(E::DTYPE)?;
-        tensor.state(index)
+        tensor.state(self.slot(tensor, slot)?)
     }
 
     /// A tensor's state of that name, to be changed.
@@ -361,8 +374,26 @@ impl Optimizer {
     pub fn state_mut<E: Element>(&mut self, tensor: TensorId, slot: &str) -> Result<&mut [E]> {
         let id = tensor;
         let index = self.slot(self.registered(id)?, slot)?;
-        self.registered(id)?.require_dtype(E::DTYPE)?;
         self.tensors[id.index()].state_mut(index)
+    }
+
+    /// A tensor's state of that name as the bytes that it is kept in, to be saved, restored or handed
+    /// on: of [`DType::Q8`](crate::DType::Q8), one a element, followed by the exponents.
+    ///
+    /// # Errors
+    /// [`Error::UnknownTensor`], [`Error::UnknownState`], [`Error::StateOfCaller`].
+    pub fn raw_state_mut(&mut self, tensor: TensorId, slot: &str) -> Result<&mut [u8]> {
+        let index = self.slot(self.registered(tensor)?, slot)?;
+        self.tensors[tensor.index()].raw_state_mut(index)
+    }
+
+    /// The values of a tensor's state of that name, whatever they are kept in: exact.
+    ///
+    /// # Errors
+    /// As [`raw_state_mut`](Self::raw_state_mut).
+    pub fn state_values(&self, tensor: TensorId, slot: &str) -> Result<Vec<f64>> {
+        let tensor = self.registered(tensor)?;
+        tensor.state_values(self.slot(tensor, slot)?)
     }
 
     /// A tensor's element type, length and who owns its state.
@@ -384,17 +415,31 @@ impl Optimizer {
         Ok(tensor.slot_len(self.slot(tensor, slot)?))
     }
 
+    /// The type that a tensor's state of that name is kept in, and its bytes: those of
+    /// [`state_len`](Self::state_len) elements and, of [`DType::Q8`](crate::DType::Q8), of the exponents
+    /// that they share, one for 256 elements and four at least.
+    ///
+    /// # Errors
+    /// As [`state_len`](Self::state_len).
+    pub fn state_bytes(&self, tensor: TensorId, slot: &str) -> Result<(crate::DType, usize)> {
+        let tensor = self.registered(tensor)?;
+        let slot = self.slot(tensor, slot)?;
+        Ok((tensor.slot_dtype(slot), tensor.slot_bytes(slot)))
+    }
+
     /// The names of a tensor's state, in order: those of
-    /// [`Algorithm::state_names`], or of a table's.
+    /// [`Algorithm::state_names`], or of a table's, and `master` of a parameter that has a master copy.
     ///
     /// # Errors
     /// [`Error::UnknownTensor`].
-    pub fn state_names(&self, tensor: TensorId) -> Result<impl Iterator<Item = &'static str>> {
-        Ok(self.registered(tensor)?.slots.iter().map(|slot| slot.name))
+    pub fn state_names(&self, tensor: TensorId) -> Result<impl Iterator<Item = &'static str> + '_> {
+        let tensor = self.registered(tensor)?;
+        Ok((0..tensor.arrays()).map(|slot| tensor.array_name(slot)))
     }
 
     fn slot(&self, tensor: &Tensor, name: &str) -> Result<usize> {
-        tensor.slots.iter().position(|slot| slot.name == name).ok_or_else(|| Error::UnknownState {
+        let found = (0..tensor.arrays()).find(|slot| tensor.array_name(*slot) == name);
+        found.ok_or_else(|| Error::UnknownState {
             slot: name.into(),
             algorithm: self.descriptor.name,
         })

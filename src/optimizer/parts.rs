@@ -104,6 +104,8 @@ pub(super) struct Parts {
 struct Progress {
     /// By estimate.
     sums: Vec<Sums>,
+    /// Parameters sent to infinity, by estimate.
+    overflows: Vec<u64>,
     updated: Vec<Given>,
     waiting: Vec<Given>,
     /// Updated tables, with their estimates.
@@ -175,9 +177,13 @@ impl Optimizer {
         let all = self.tensors.iter().fold(0, |sum: usize, tensor| sum.saturating_add(tensor.len));
         self.threads.prepare(all)?;
         self.begun += 1;
-        let sums = self.estimators.iter().map(|_| no_sums()).collect();
-        let progress =
-            Progress { sums, updated: Vec::new(), waiting: Vec::new(), tables: Vec::new() };
+        let progress = Progress {
+            sums: self.estimators.iter().map(|_| no_sums()).collect(),
+            overflows: vec![0; self.estimators.len()],
+            updated: Vec::new(),
+            waiting: Vec::new(),
+            tables: Vec::new(),
+        };
         let spare = Mutex::new(Vec::new());
         self.parts = Some(Parts { progress: Mutex::new(progress), spare });
         Ok(())
@@ -248,15 +254,13 @@ impl Optimizer {
             let sum_sq = unit.jobs.sum_sq(&self.machine(), weight);
             let slot = self.descriptor.state.iter().position(|slot| slot.init == Init::Zero);
             let slot = slot.expect("an algorithm that needs g0 sums gradients");
-            job.gradient = Gradient::KeptIn(slot);
+            let moved = moved || self.moves(&job);
             // Also where an earlier step made no progress: its `s` is 0, and `x0` the parameter.
             job.first = true;
-            let bytes = job.len * job.dtype.size();
             // SAFETY: `job` checked both arrays, and that they are apart.
-            unsafe { job.streams.state[slot].copy_from_nonoverlapping(job.streams.g, bytes) };
+            unsafe { job.keep_gradient(self.token, slot) };
             let mut progress = parts.progress();
             merge(&mut progress.sums[estimator], &sum_sq);
-            let moved = moved || self.moves(&job);
             progress.waiting.push(Given { id: given.id, job, moved });
             return Ok(());
         }
@@ -274,6 +278,7 @@ impl Optimizer {
         std::mem::forget(writing);
         let mut progress = parts.progress();
         merge(&mut progress.sums[estimator], &sums);
+        progress.overflows[estimator] += unit.overflows();
         progress.updated.push(given);
         Ok(())
     }
@@ -362,6 +367,7 @@ impl Optimizer {
         for (estimator, unit) in units.iter().enumerate() {
             if unit.stays.is_none() && !unit.active.is_empty() {
                 merge(&mut progress.sums[estimator], &self.sweep(unit));
+                progress.overflows[estimator] += unit.overflows();
             }
         }
         std::mem::forget(writing);
@@ -380,6 +386,7 @@ impl Optimizer {
             }
             let sums = rounded(&progress.sums[estimator]);
             self.settle(estimator, unit.lr, unit.grad_norm, &sums);
+            self.estimators[estimator].report.overflows = progress.overflows[estimator];
         }
         outcome
     }

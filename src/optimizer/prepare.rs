@@ -9,8 +9,9 @@ use crate::algorithm::{Descriptor, Scalars, decay, pass};
 use crate::dtype::{DType, Element};
 use crate::engine::blocks::{Job, Plan, rounded};
 use crate::error::{Error, Result};
+use crate::kernel::rounding::mix;
 use crate::kernel::scan::{any_nonzero, first_non_finite};
-use crate::kernel::sweep::{GroupPlan, Streams};
+use crate::kernel::sweep::GroupPlan;
 use crate::key::{Key, NonFinite};
 use std::sync::atomic::Ordering;
 
@@ -75,7 +76,7 @@ impl Optimizer {
     pub(super) fn find_non_finite(&self, unit: &Unit) -> Error {
         let dense = unit.jobs.iter().zip(&unit.active).find_map(|(job, id)| {
             // SAFETY: `job` checked the gradient, and its borrow lasts for the step.
-            let place = unsafe { first_non_finite(job.dtype, job.streams.g, job.len) };
+            let place = unsafe { first_non_finite(job.formats.g, job.streams.g, job.len) };
             place.map(|place| (id, place))
         });
         let rows = || unit.tables().find_map(|(job, id)| Some((id, job.first_non_finite()?)));
@@ -114,7 +115,10 @@ impl Optimizer {
             && self.adapts()
         {
             // SAFETY: `job` checked the parameter, and its borrow lasts for the step.
-            let zero = unsafe { !any_nonzero(job.dtype, job.streams.p, job.len) };
+            let zero = unsafe {
+                let (p, dtype) = job.parameter();
+                !any_nonzero(dtype, p, job.len)
+            };
             job.zeros = zero.then_some(slot);
         }
     }
@@ -143,12 +147,15 @@ impl Optimizer {
 
     /// Whether a gradient, coupled decay included, is not 0 somewhere.
     pub(super) fn moves(&self, job: &Job) -> bool {
-        let Streams { p, g, .. } = job.streams;
         // SAFETY: `job` checked the arrays, and their borrows last for the step.
-        let in_g = unsafe { any_nonzero(job.dtype, g, job.len) };
+        let in_g = unsafe { any_nonzero(job.formats.g, job.streams.g, job.len) };
         let decay = self.descriptor.decay.kind(self.settings.group(job.group));
         // SAFETY: as above.
-        in_g || decay == decay::COUPLED && unsafe { any_nonzero(job.dtype, p, job.len) }
+        in_g || decay == decay::COUPLED
+            && unsafe {
+                let (p, dtype) = job.parameter();
+                any_nonzero(dtype, p, job.len)
+            }
     }
 
     /// Remembers of the tensors whether they have moved, and which started at zero.
@@ -168,7 +175,7 @@ impl Optimizer {
             tensor.started_at_zero = true;
             tensor.free(slot);
             if tensor.owner == StateOwner::Caller {
-                let bytes = tensor.slot_len(slot) * tensor.dtype.size();
+                let bytes = tensor.slot_bytes(slot);
                 if bytes > 0 {
                     // SAFETY: `job` checked the array, and its borrow lasts for the step.
                     unsafe { job.streams.state[slot].write_bytes(0, bytes) };
@@ -189,8 +196,8 @@ impl Optimizer {
         let (optimizer, options) = (self.settings.optimizer(), self.settings.group(group));
         let coeffs = (descriptor.coeffs)(scalars, options);
         let fits = |coeff: &f64| match dtype {
-            DType::F32 => f32::from_f64(*coeff).is_finite(),
             DType::F64 => coeff.is_finite(),
+            _ => f32::from_f64(*coeff).is_finite(),
         };
         if !coeffs.iter().all(fits) {
             return Err(Error::Coefficient { group, dtype, d: scalars.next_d });
@@ -203,7 +210,9 @@ impl Optimizer {
             pass: passes | if moment { pass::MOMENT } else { 0 },
         };
         let weights = (descriptor.weights)(scalars, options);
-        Ok(Plan { group, dtype, steps: scalars.steps, kernel, weights })
+        // A mend rounds what the sweep before it has rounded: not by the same noise.
+        let noise = mix(mix(optimizer.get(Key::Seed) as u64 ^ u64::from(mend) << 63) ^ scalars.k);
+        Ok(Plan { group, dtype, steps: scalars.steps, kernel, noise, weights })
     }
 
     /// Plans for all tensors of a step, one for those that have all in common.

@@ -86,4 +86,7 @@ pub struct StepReport {
     pub movement: Movement,
     /// In what order the step went over the memory.
     pub sweeps: Sweeps,
+    /// Parameters of bf16 or f16 that were finite as computed and became infinite as rounded. (A
+    /// master copy keeps the finite value.)
+    pub overflows: u64,
 }

@@ -37,6 +37,10 @@ impl Optimizer {
         };
         let too_long = || Error::TooLong { tensor: name.into(), len: usize::MAX };
         let len = rows.checked_mul(width).ok_or_else(too_long)?;
+        if dtype != dtype.working() {
+            let reason = "a table of rows is of f32 or f64";
+            return Err(Error::DTypeNotFor { tensor: name.into(), dtype, reason });
+        }
         self.register(group, name, dtype, len, (descriptor.state, Some(width)), owner)
     }
 
@@ -53,6 +57,10 @@ impl Optimizer {
     ) -> Result<()> {
         let tensor = self.registered(given.id)?;
         let state = check_arrays(tensor, given)?;
+        if given.g_dtype != tensor.dtype {
+            let (tensor, given, parameter) = (tensor.name.clone(), given.g_dtype, tensor.dtype);
+            return Err(Error::GradientDType { tensor, given, parameter });
+        }
         let size = tensor.dtype.size();
         let mut span = |start: *const u8, bytes: usize, what| {
             let tensor = given.id.index();

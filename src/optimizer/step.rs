@@ -9,6 +9,7 @@ use crate::algorithm::{Descriptor, MAX_SUMS, pass};
 use crate::dtype::DType;
 use crate::engine::blocks::{Job, Machine, Sums, no_sums, rounded};
 use crate::engine::exact_sum::ExactSum;
+use crate::engine::slices::Slice;
 #[cfg(doc)]
 use crate::error::Error;
 use crate::error::Result;
@@ -129,11 +130,12 @@ impl Optimizer {
             self.tensors[id.index()].steps += 1;
         }
         self.settle(estimator, unit.lr, unit.grad_norm, &rounded(&sums));
+        self.estimators[estimator].report.overflows = unit.overflows();
         if !self.descriptor.uses_next_d {
             return;
         }
         for job in unit.jobs.iter_mut() {
-            (job.first, job.slice) = (false, 1);
+            (job.first, job.slice) = (false, Slice::WHOLE);
         }
         let moved = self.estimators[estimator].d_moved;
         let (second, sweeps) = match (two_sweeps, moved) {
@@ -151,7 +153,8 @@ impl Optimizer {
             debug_assert!(planned.is_ok(), "it was planned with this d before");
         }
         self.sweep(unit);
-        self.estimators[estimator].report.sweeps = sweeps;
+        let report = &mut self.estimators[estimator].report;
+        (report.sweeps, report.overflows) = (sweeps, unit.overflows());
     }
 
     /// Brings an estimate up to date by the sums of a step.
@@ -188,8 +191,8 @@ impl Optimizer {
         let kernels = [sweep_fn(self.algorithm, DType::F32), sweep_fn(self.algorithm, DType::F64)];
         let sweeps = |dtype: DType| -> SweepFn {
             match dtype {
-                DType::F32 => kernels[0],
                 DType::F64 => kernels[1],
+                _ => kernels[0],
             }
         };
         let Descriptor { state, sums: count, .. } = self.descriptor;
@@ -206,11 +209,13 @@ impl Optimizer {
             return;
         }
         for job in jobs {
-            for (slot, start) in self.descriptor.state.iter().zip(job.streams.state) {
-                if slot.saturates && !start.is_null() {
+            let arrays = job.streams.state.iter().zip(job.formats.state);
+            for (slot, (start, format)) in self.descriptor.state.iter().zip(arrays) {
+                // Codecs saturate by themselves.
+                if slot.saturates && !start.is_null() && format.dtype == job.dtype {
                     // SAFETY: `job` checked the array, its borrow lasts for the step, and the sweep
                     // is over.
-                    unsafe { saturate(job.dtype, start, job.len) };
+                    unsafe { saturate(job.dtype, *start, job.len) };
                 }
             }
         }

@@ -1,11 +1,17 @@
 //! Registered tensors, and what a step is given of them.
 
 use super::GroupId;
+use super::layout::{Layout, MASTER};
 use super::memory::StateMemory;
 use super::overlap::{Span, What};
 use crate::algorithm::{MAX_SLOTS, Role, Slot};
 use crate::dtype::{DType, Element};
+use crate::engine::tiles::groups;
 use crate::error::{Error, Result};
+use crate::kernel::ahead::Ahead;
+use crate::kernel::codec::{Format, Place, TILE};
+use crate::kernel::isa::Isa;
+use crate::kernel::rounding::hash_name;
 use std::marker::PhantomData;
 use std::sync::atomic::AtomicU64;
 use std::{ptr, slice};
@@ -43,33 +49,12 @@ pub enum StateOwner {
     Caller,
 }
 
-/// What of a tensor's state has memory: what its options decide of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Layout {
-    /// Statistics are of every so many elements.
-    pub(super) slice: usize,
-    /// There are statistics at all.
-    pub(super) statistics: bool,
-    /// There is a first moment.
-    pub(super) moment: bool,
-}
-
-impl Layout {
-    /// Elements of a slot of a tensor of `len`.
-    pub(super) fn slot_len(self, slot: &Slot, len: usize) -> usize {
-        match slot.role {
-            Role::State => len,
-            Role::Statistic if self.statistics => len.div_ceil(self.slice),
-            Role::Moment if self.moment => len,
-            _ => 0,
-        }
-    }
-}
-
 /// A tensor as registered.
 #[derive(Debug)]
 pub(super) struct Tensor {
     pub(super) name: String,
+    /// Stands for the name in the noise of stochastic rounding.
+    pub(super) noise: u64,
     pub(super) group: usize,
     pub(super) dtype: DType,
     pub(super) len: usize,
@@ -103,6 +88,7 @@ impl Tensor {
         bytes.ok_or_else(|| Error::TooLong { tensor: name.into(), len })?;
         let mut tensor = Tensor {
             name: name.into(),
+            noise: hash_name(name),
             group: group.index(),
             dtype,
             len,
@@ -117,8 +103,8 @@ impl Tensor {
             memory: Vec::new(),
         };
         if owner == StateOwner::Library {
-            for slot in 0..slots.len() {
-                let bytes = tensor.slot_len(slot) * dtype.size();
+            for slot in 0..tensor.arrays() {
+                let bytes = tensor.slot_bytes(slot);
                 let out_of_memory = |bytes| Error::OutOfMemory { tensor: name.into(), bytes };
                 let memory = (bytes > 0).then(|| StateMemory::zeroed(bytes, slot, width.is_some()));
                 tensor.memory.push(memory.transpose().map_err(out_of_memory)?);
@@ -127,12 +113,35 @@ impl Tensor {
         Ok(tensor)
     }
 
-    /// Elements of a state slot.
+    /// State arrays that it has: its slots, and the master copy of a parameter in a shorter type.
+    pub(super) fn arrays(&self) -> usize {
+        self.slots.len() + usize::from(self.layout.master)
+    }
+
+    pub(super) fn array_name(&self, slot: usize) -> &'static str {
+        self.slots.get(slot).map_or(MASTER, |slot| slot.name)
+    }
+
+    /// Elements of a state array.
     pub(super) fn slot_len(&self, slot: usize) -> usize {
         if self.memory.get(slot).is_some_and(Option::is_none) {
             return 0; // of the library's own, and given back
         }
-        self.layout.slot_len(&self.slots[slot], self.len)
+        self.slots.get(slot).map_or(self.len, |slot| self.layout.slot_len(slot, self.len))
+    }
+
+    /// Bytes of a state array.
+    pub(super) fn slot_bytes(&self, slot: usize) -> usize {
+        if self.memory.get(slot).is_some_and(Option::is_none) {
+            return 0;
+        }
+        let master = self.len * DType::F32.size();
+        let of = |of: &Slot| self.layout.slot_bytes(slot, of, self.len);
+        self.slots.get(slot).map_or(master, of)
+    }
+
+    pub(super) fn slot_dtype(&self, slot: usize) -> DType {
+        self.slots.get(slot).map_or(DType::F32, |_| self.layout.formats[slot].dtype)
     }
 
     pub(super) fn require_dtype(&self, given: DType) -> Result<()> {
@@ -179,31 +188,76 @@ impl Tensor {
         }
     }
 
-    /// Start and length of a slot, of the library's own.
-    fn array(&self, slot: usize) -> Result<(*mut u8, usize)> {
+    /// Where a slot of the library's own starts, aligned to its elements in any case.
+    fn start(&self, slot: usize) -> Result<*mut u8> {
         if self.owner == StateOwner::Caller {
             return Err(Error::StateOfCaller { tensor: self.name.clone() });
         }
-        let memory = self.memory[slot].as_ref();
-        let nothing = (ptr::without_provenance_mut(self.dtype.size()), 0);
-        Ok(memory.map_or(nothing, |memory| (memory.as_ptr(), self.slot_len(slot))))
+        let nothing = ptr::without_provenance_mut(DType::F64.size());
+        Ok(self.memory[slot].as_ref().map_or(nothing, StateMemory::as_ptr))
     }
 
-    /// Of an `E` that [`require_dtype`](Self::require_dtype) has let through.
+    pub(super) fn require_slot_dtype(&self, slot: usize, asked: DType) -> Result<()> {
+        if self.slot_dtype(slot) == asked {
+            return Ok(());
+        }
+        let (tensor, slot, kept) =
+            (self.name.clone(), self.array_name(slot), self.slot_dtype(slot));
+        Err(Error::StateKeptIn { tensor, slot, asked, kept })
+    }
+
     pub(super) fn state<E: Element>(&self, slot: usize) -> Result<&[E]> {
-        debug_assert_eq!(E::DTYPE, self.dtype);
-        let (start, len) = self.array(slot)?;
-        // SAFETY: `new` allocated `slot_len` elements of `dtype`, zeroed; zero bits are a value of
+        self.require_slot_dtype(slot, E::DTYPE)?;
+        let start = self.start(slot)?;
+        // SAFETY: `new` allocated `slot_len` elements of that type, zeroed; zero bits are a value of
         // every `Element`. `&self` keeps writers out. An empty slice needs an aligned address only.
-        Ok(unsafe { slice::from_raw_parts(start.cast(), len) })
+        Ok(unsafe { slice::from_raw_parts(start.cast(), self.slot_len(slot)) })
     }
 
-    /// Of an `E` that [`require_dtype`](Self::require_dtype) has let through.
     pub(super) fn state_mut<E: Element>(&mut self, slot: usize) -> Result<&mut [E]> {
-        debug_assert_eq!(E::DTYPE, self.dtype);
-        let (start, len) = self.array(slot)?;
+        self.require_slot_dtype(slot, E::DTYPE)?;
+        let start = self.start(slot)?;
         // SAFETY: as in `state`; `&mut self` keeps everybody else out.
-        Ok(unsafe { slice::from_raw_parts_mut(start.cast(), len) })
+        Ok(unsafe { slice::from_raw_parts_mut(start.cast(), self.slot_len(slot)) })
+    }
+
+    pub(super) fn raw_state_mut(&mut self, slot: usize) -> Result<&mut [u8]> {
+        let start = self.start(slot)?;
+        // SAFETY: as in `state_mut`, of the bytes that were allocated.
+        Ok(unsafe { slice::from_raw_parts_mut(start, self.slot_bytes(slot)) })
+    }
+
+    /// A slot's values, whatever they are kept in.
+    pub(super) fn state_values(&self, slot: usize) -> Result<Vec<f64>> {
+        let (start, len) = (self.start(slot)?, self.slot_len(slot));
+        let format = match self.slots.get(slot) {
+            Some(_) => self.layout.formats[slot],
+            None => Format::new(DType::F32, false),
+        };
+        if format.dtype == DType::F64 {
+            return Ok(self.state::<f64>(slot)?.to_vec());
+        }
+        if format.dtype == DType::F32 {
+            return Ok(self.state::<f32>(slot)?.iter().map(|x| f64::from(*x)).collect());
+        }
+        let sliced = self.slots[slot].role == Role::Statistic;
+        let before = |x| if sliced { self.layout.slice.before(x) } else { x };
+        let mut values = Vec::with_capacity(len);
+        let mut tile = vec![0.0f32; TILE];
+        for (i, at) in (0..self.len).step_by(TILE).enumerate() {
+            let (first, end) = (before(at), before(self.len.min(at + TILE)));
+            let place = Place {
+                codes: start.wrapping_add(first * format.dtype.size()),
+                exponents: start.wrapping_add(len + i * groups(before(TILE))),
+            };
+            let token = Isa::Scalar.require().expect("every machine has it");
+            // SAFETY: tiles are laid out so by the steps, within what `new` allocated.
+            unsafe {
+                format.decode(token, place, end - first, tile.as_mut_ptr(), &mut Ahead::none())
+            };
+            values.extend(tile[..end - first].iter().map(|x| f64::from(*x)));
+        }
+        Ok(values)
     }
 }
 
@@ -280,15 +334,17 @@ pub struct TensorStep<'p, 'g> {
     pub(super) p_len: usize,
     /// Null where the gradient is absent.
     pub(super) g: *const u8,
+    pub(super) g_dtype: DType,
     /// `None` where the caller vouched for the length.
     pub(super) g_len: Option<usize>,
     /// Where the gradient is of single rows: which.
     pub(super) rows: Option<Rows>,
     pub(super) state: [*mut u8; MAX_SLOTS],
-    /// `None` where the caller vouched for the lengths.
-    pub(super) state_len: Option<[usize; MAX_SLOTS]>,
+    /// In bytes; `None` where the caller vouched for them.
+    pub(super) state_bytes: Option<[usize; MAX_SLOTS]>,
     pub(super) states: usize,
-    pub(super) state_dtype: DType,
+    /// Where all state is given as of one type.
+    pub(super) state_dtype: Option<DType>,
     borrow: PhantomData<(&'p mut [u8], &'g [u8])>,
 }
 
@@ -299,19 +355,23 @@ unsafe impl Sync for TensorStep<'_, '_> {}
 
 impl<'p, 'g> TensorStep<'p, 'g> {
     /// A parameter, in and out, and its gradient, which is never written.
-    pub fn new<E: Element>(id: TensorId, p: &'p mut [E], g: &'g [E]) -> Self {
+    ///
+    /// The gradient may be of another type than the parameter: `f32`, [`bf16`](crate::bf16) and
+    /// [`f16`](crate::f16) go with one another, and `f64` with itself.
+    pub fn new<P: Element, G: Element>(id: TensorId, p: &'p mut [P], g: &'g [G]) -> Self {
         TensorStep {
             id,
-            dtype: E::DTYPE,
+            dtype: P::DTYPE,
             p: p.as_mut_ptr().cast(),
             p_len: p.len(),
             g: g.as_ptr().cast(),
+            g_dtype: G::DTYPE,
             g_len: Some(g.len()),
             rows: None,
             state: [ptr::null_mut(); MAX_SLOTS],
-            state_len: Some([0; MAX_SLOTS]),
+            state_bytes: Some([0; MAX_SLOTS]),
             states: 0,
-            state_dtype: E::DTYPE,
+            state_dtype: None,
             borrow: PhantomData,
         }
     }
@@ -343,18 +403,39 @@ impl<'p, 'g> TensorStep<'p, 'g> {
     }
 
     /// State that the caller keeps, in the order of
-    /// [`Algorithm::state_names`](crate::Algorithm::state_names), of the parameter's type and as long
-    /// as [`Optimizer::state_len`](crate::Optimizer::state_len) says.
+    /// [`Optimizer::state_names`](crate::Optimizer::state_names), all of one type and as long as
+    /// [`Optimizer::state_len`](crate::Optimizer::state_len) says.
     pub fn with_state<E: Element, const N: usize>(mut self, state: [&'p mut [E]; N]) -> Self {
         const { assert!(N <= MAX_STATE) }
-        let mut lens = [0; MAX_SLOTS];
+        let mut bytes = [0; MAX_SLOTS];
         for (i, slot) in state.into_iter().enumerate() {
-            lens[i] = slot.len();
+            bytes[i] = size_of_val(slot);
             self.state[i] = slot.as_mut_ptr().cast();
         }
-        self.state_len = Some(lens);
-        self.states = N;
-        self.state_dtype = E::DTYPE;
+        (self.state_bytes, self.states, self.state_dtype) = (Some(bytes), N, Some(E::DTYPE));
+        self
+    }
+
+    /// State that the caller keeps, in the order of
+    /// [`Optimizer::state_names`](crate::Optimizer::state_names): arrays of any types, as many bytes
+    /// as [`Optimizer::state_bytes`](crate::Optimizer::state_bytes) says, aligned to their elements.
+    pub fn with_state_bytes<const N: usize>(mut self, state: [&'p mut [u8]; N]) -> Self {
+        const { assert!(N <= MAX_STATE) }
+        let mut bytes = [0; MAX_SLOTS];
+        for (i, slot) in state.into_iter().enumerate() {
+            bytes[i] = slot.len();
+            self.state[i] = slot.as_mut_ptr();
+        }
+        (self.state_bytes, self.states, self.state_dtype) = (Some(bytes), N, None);
+        self
+    }
+
+    /// Makes the gradient one of another type, for other languages.
+    ///
+    /// # Safety
+    /// As of `g` in [`from_raw`](Self::from_raw): it points to elements of `dtype`.
+    pub unsafe fn with_raw_gradient_dtype(mut self, dtype: DType) -> Self {
+        self.g_dtype = dtype;
         self
     }
 
@@ -363,8 +444,8 @@ impl<'p, 'g> TensorStep<'p, 'g> {
     ///
     /// # Safety
     /// Until the step has returned, `p` points to `len` elements of `dtype` that may be read and
-    /// written, and each of `state` that is not null to as many as
-    /// [`Optimizer::state_len`](crate::Optimizer::state_len) says; `g`, if not null, points to `len`
+    /// written, and each of `state` that is not null to as many bytes as
+    /// [`Optimizer::state_bytes`](crate::Optimizer::state_bytes) says; `g`, if not null, points to `len`
     /// that may be read; no other thread uses them. All are initialised. In a step in parts this holds
     /// for `g` until [`StepInParts::step_tensor`](crate::StepInParts::step_tensor) has returned, and for the
     /// others until the step has ended.
@@ -386,12 +467,13 @@ impl<'p, 'g> TensorStep<'p, 'g> {
             p,
             p_len: len,
             g,
+            g_dtype: dtype,
             g_len: Some(len),
             rows: None,
             state: slots,
-            state_len: None,
+            state_bytes: None,
             states: state.len(),
-            state_dtype: dtype,
+            state_dtype: None,
             borrow: PhantomData,
         }
     }

@@ -1,0 +1,280 @@
+//! Formats against the crate `half` and against their definitions, on every instruction set.
+
+use super::*;
+use crate::kernel::isa::Isa;
+use crate::kernel::rounding::{Key, mix};
+use half::bf16;
+
+const BF16: Format = Format::new(DType::Bf16, false);
+const F16: Format = Format::new(DType::F16, false);
+const SIGNED: Format = Format::new(DType::Q8, false);
+const UNSIGNED: Format = Format::new(DType::Q8, true);
+
+fn tokens() -> impl Iterator<Item = Token> {
+    Isa::ALL.into_iter().filter_map(|isa| isa.require().ok())
+}
+
+/// Values in a format, with guards around them.
+struct Kept {
+    format: Format,
+    memory: Vec<u16>,
+    len: usize,
+}
+
+impl Kept {
+    const GUARD: usize = 8;
+    const PATTERN: u16 = 0xa5a5;
+
+    fn place(&mut self) -> Place {
+        let codes = self.memory[Self::GUARD..].as_mut_ptr().cast::<u8>();
+        Place { codes, exponents: codes.wrapping_add(self.len * self.format.dtype.size()) }
+    }
+
+    fn bytes(format: Format, len: usize) -> usize {
+        let exponents = if format.dtype == DType::Q8 { len.div_ceil(GROUP) } else { 0 };
+        len * format.dtype.size() + exponents
+    }
+
+    fn encode(
+        token: Token,
+        format: Format,
+        values: &[f32],
+        (rounding, saturates): (Rounding<'_>, bool),
+    ) -> Self {
+        let len = values.len();
+        let words = Self::bytes(format, len).div_ceil(2) + 2 * Self::GUARD;
+        let mut kept = Kept { format, memory: vec![Self::PATTERN; words], len };
+        let (mut values, place) = (values.to_vec(), kept.place());
+        let how = (rounding, saturates);
+        // SAFETY: codes and exponents of `len` elements have room between the guards.
+        unsafe { format.encode(token, values.as_mut_ptr(), len, place, how, &mut Ahead::none()) };
+        let bytes = Self::bytes(format, len);
+        let all: Vec<u8> = kept.memory.iter().flat_map(|word| word.to_ne_bytes()).collect();
+        let guard = |byte: &u8| *byte == 0xa5;
+        assert!(all[..2 * Self::GUARD].iter().all(guard), "{format:?} {len}");
+        assert!(all[2 * Self::GUARD + bytes..].iter().all(guard), "{format:?} {len}");
+        kept
+    }
+
+    fn decode(&mut self, token: Token) -> Vec<f32> {
+        let (place, mut values) = (self.place(), vec![f32::MIN_POSITIVE; self.len + 1]);
+        let to = values.as_mut_ptr();
+        // SAFETY: `encode` filled the place, and there is room for one more element.
+        unsafe { self.format.decode(token, place, self.len, to, &mut Ahead::none()) };
+        assert_eq!(values.pop(), Some(f32::MIN_POSITIVE));
+        values
+    }
+}
+
+fn noise(key: u64) -> Noise {
+    let mut noise = [0; TILE];
+    Key::new(key, 0).fill(tokens().next().unwrap(), &mut noise);
+    noise
+}
+
+fn nearest(token: Token, format: Format, values: &[f32]) -> Vec<f32> {
+    Kept::encode(token, format, values, (Rounding::Nearest, false)).decode(token)
+}
+
+fn same(a: f32, b: f32) -> bool {
+    a.to_bits() == b.to_bits() || a.is_nan() && b.is_nan()
+}
+
+/// Floats of all sizes, specials and what lies beside the ends of the formats among them.
+fn floats(seed: u64, len: usize) -> Vec<f32> {
+    let mut special = vec![0.0, -0.0, f32::INFINITY, f32::NEG_INFINITY, f32::NAN, -f32::NAN];
+    special.extend([65504.0, 65519.99, 65520.0, 65536.0, 1e38, f32::MAX, f32::MIN_POSITIVE]);
+    special.extend([0x7f80_0001, 0xff80_0001, 0x7fff_ffff, 0xffff_ffff].map(f32::from_bits));
+    let random = (0..).map(|i| f32::from_bits(mix(seed ^ mix(i)) as u32));
+    special.into_iter().chain(random).take(len).collect()
+}
+
+#[test]
+fn sixteen_bits_decode_as_half_does() {
+    for token in tokens() {
+        for first in (0..=u16::MAX).step_by(TILE) {
+            let codes: Vec<u16> = (first..=first + (TILE as u16 - 1)).collect();
+            let mut kept = Kept { format: BF16, memory: vec![0; Kept::GUARD], len: TILE };
+            kept.memory.extend(&codes);
+            for (code, value) in codes.iter().zip(kept.decode(token)) {
+                assert!(same(value, bf16::from_bits(*code).to_f32()), "{code:x} {token:?}");
+            }
+            kept.format = F16;
+            for (code, value) in codes.iter().zip(kept.decode(token)) {
+                assert!(same(value, f16::from_bits(*code).to_f32()), "{code:x} {token:?}");
+            }
+        }
+    }
+}
+
+/// Of every f16, of what lies halfway to the next, and of what lies beside that; and of any floats.
+#[test]
+fn nearest_is_what_half_rounds_to() {
+    let mut values: Vec<f32> = (0..0x7c00u16)
+        .flat_map(|code| {
+            let (low, high) = (f16::from_bits(code).to_f32(), f16::from_bits(code + 1).to_f32());
+            let middle = if high.is_finite() { low + (high - low) / 2.0 } else { 65520.0 };
+            let bits = middle.to_bits();
+            [low, middle, -f32::from_bits(bits - 1), f32::from_bits(bits + 1)]
+        })
+        .collect();
+    values.extend(floats(1, 40 * TILE));
+    for token in tokens() {
+        for values in values.chunks(TILE) {
+            for (value, found) in values.iter().zip(nearest(token, F16, values)) {
+                assert!(same(found, f16::from_f32(*value).to_f32()), "{value:e} {found:e}");
+            }
+            for (value, found) in values.iter().zip(nearest(token, BF16, values)) {
+                assert!(same(found, bf16::from_f32(*value).to_f32()), "{value:e} {found:e}");
+            }
+        }
+    }
+}
+
+/// The values that a format has around a magnitude, by its definition and not by its code: the
+/// largest that is not above it, and the distance to the next.
+fn neighbours(format: Format, group_exponent: i32, magnitude: f64) -> (f64, f64) {
+    let exponent = magnitude.log2().floor() as i32;
+    let exponent = if 2f64.powi(exponent) > magnitude { exponent - 1 } else { exponent };
+    let (bits, least) = match (format.dtype, format.unsigned) {
+        (DType::Bf16, _) => (7, -126),
+        (DType::F16, _) => (10, -14),
+        (_, false) => (3, group_exponent - 14),
+        (_, true) => (3, group_exponent - 31),
+    };
+    let step = 2f64.powi(exponent.max(least) - bits);
+    let below = (magnitude / step).floor() * step;
+    if format.unsigned && below <= 2f64.powi(least) {
+        return (0.0, 2f64.powi(least) * 1.125); // 0 is 0 alone, and its code is that of the power
+    }
+    (below, step)
+}
+
+/// The exponent of a group, by its definition: that of the largest value, or the next where rounding up
+/// could reach that.
+fn group_exponent(format: Format, group: &[f32]) -> i32 {
+    let largest = group.iter().map(|x| f64::from(x.abs())).fold(0.0, f64::max);
+    let exponent = |x: f64| if x > 0.0 { x.log2().floor() as i32 } else { -200 };
+    let rises = largest > 0.0 && largest >= 2f64.powi(exponent(largest)) * 1.875;
+    let least = if format.unsigned { 32 - 127 } else { 18 - 127 };
+    (exponent(largest) + i32::from(rises)).clamp(least, 127)
+}
+
+#[test]
+fn stochastic_rounding_gives_a_neighbour_and_the_mean_is_the_value() {
+    // 256 values that f32 holds, over 40 powers of two, and exact ones among them.
+    let wide: Vec<f32> = (0..256)
+        .map(|i| {
+            let size = 2f32.powi(i % 40 - 30);
+            let value = if i < 8 {
+                size
+            } else {
+                size * (1.0 + (mix(i as u64) as u32 >> 9) as f32 * 2f32.powi(-23))
+            };
+            if i % 3 == 0 { -value } else { value }
+        })
+        .collect();
+    const KEYS: u64 = 4000;
+    for format in [BF16, F16, SIGNED, UNSIGNED] {
+        let values: Vec<f32> =
+            wide.iter().map(|x| if format.unsigned { x.abs() } else { *x }).collect();
+        let values = match format.dtype {
+            DType::F16 => values.iter().map(|x| x * 2.0).collect(),
+            _ => values,
+        };
+        let exponent = group_exponent(format, &values);
+        let token = tokens().last().unwrap();
+        let mut ups = vec![0u32; values.len()];
+        let around: Vec<_> =
+            values.iter().map(|x| neighbours(format, exponent, f64::from(x.abs()))).collect();
+        for key in 0..KEYS {
+            let noise = noise(key);
+            let how = (Rounding::Stochastic(&noise, key as u16 ^ 0x5aa5), false);
+            let found = Kept::encode(token, format, &values, how).decode(token);
+            for (i, (value, found)) in values.iter().zip(found).enumerate() {
+                let (below, step) = around[i];
+                let magnitude = f64::from(found.abs());
+                assert!(magnitude == below || magnitude == below + step, "{format:?} {value:e}");
+                assert!(found == 0.0 || found.signum() == value.signum(), "{format:?} {value:e}");
+                ups[i] += u32::from(magnitude != below);
+            }
+        }
+        for (i, value) in values.iter().enumerate() {
+            let (below, step) = around[i];
+            let share = (f64::from(value.abs()) - below) / step;
+            let of = f64::from(ups[i]) / KEYS as f64;
+            if format.unsigned && below == 0.0 {
+                assert_eq!(of, 1.0, "{format:?} {value:e} is not 0");
+                continue;
+            }
+            // Five standard errors of a share of 4,000, and what 16 bits of noise cannot tell.
+            let bound = 5.0 * (share * (1.0 - share) / KEYS as f64).sqrt() + 2f64.powi(-15);
+            assert!((of - share).abs() <= bound, "{format:?} {value:e}: {of} and not {share}");
+        }
+    }
+}
+
+#[test]
+fn every_instruction_set_and_length_gives_the_same_bits() {
+    let scalar = tokens().next().unwrap();
+    for token in tokens() {
+        for len in [0, 1, 15, 16, 17, 255, 256, 257, 511, 700, TILE - 1, TILE] {
+            let values = floats(len as u64, len);
+            let noise = noise(len as u64);
+            for format in [BF16, F16, SIGNED, UNSIGNED] {
+                for saturates in [false, true] {
+                    // Any floats, and such that groups are finite.
+                    let tame: Vec<f32> =
+                        values.iter().map(|x| if x.is_finite() { *x } else { 1.0 }).collect();
+                    for values in [&values, &tame] {
+                        let how = (Rounding::Stochastic(&noise, 7), saturates);
+                        let mut expected = Kept::encode(scalar, format, values, how);
+                        let mut found = Kept::encode(token, format, values, how);
+                        assert_eq!(found.memory, expected.memory, "{format:?} {len} {token:?}");
+                        let (a, b) = (found.decode(token), expected.decode(scalar));
+                        assert!(a.iter().zip(&b).all(|(a, b)| same(*a, *b)), "{format:?} {len}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_not_finite_is_not_lost() {
+    let noise = noise(3);
+    for token in tokens() {
+        for (i, special) in floats(0, 17).into_iter().filter(|x| !x.is_finite()).enumerate() {
+            let mut values = vec![1.0f32; 600];
+            values[300 + i] = special;
+            for format in [BF16, F16, SIGNED, UNSIGNED] {
+                let how = (Rounding::Stochastic(&noise, 7), false);
+                let found = Kept::encode(token, format, &values, how).decode(token);
+                if format.dtype == DType::Q8 {
+                    // The group of 256 is NaN, and the others are what they were.
+                    assert!(found[256..512].iter().all(|x| x.is_nan()), "{format:?} {special}");
+                    assert!(found[..256].iter().chain(&found[512..]).all(|x| *x == 1.0));
+                } else {
+                    assert!(same(found[300 + i], special), "{format:?} {special}");
+                }
+            }
+        }
+        // Saturated, the largest finite value takes the place of infinity, also by rounding up.
+        let values = [f32::INFINITY, f32::MAX, 3.4e38, 1.0];
+        for format in [BF16, F16, UNSIGNED] {
+            let how = (Rounding::Stochastic(&noise, 7), true);
+            let found = Kept::encode(token, format, &values, how).decode(token);
+            assert!(found.iter().all(|x| x.is_finite() && *x > 0.0), "{format:?} {found:?}");
+        }
+    }
+}
+
+#[test]
+fn untouched_memory_is_zero() {
+    for token in tokens() {
+        for format in [BF16, F16, SIGNED, UNSIGNED] {
+            let mut kept = Kept { format, memory: vec![0; 2 * TILE], len: TILE };
+            assert!(kept.decode(token).iter().all(|x| x.to_bits() == 0), "{format:?}");
+        }
+    }
+}
