@@ -1036,6 +1036,97 @@ dadapt_status dadapt_optimizer_state_bytes(const dadapt_optimizer *optimizer,
                                            size_t slot,
                                            size_t *bytes);
 
+/* ---- Going on from an earlier run ---- */
+
+/**
+ * What an estimate carries from step to step. With it, the dadapt_progress of each tensor, the
+ * state arrays and the options, an optimizer goes on as another would have done, to the bit.
+ */
+typedef struct dadapt_estimate {
+    /** sizeof(dadapt_estimate). */
+    size_t struct_size;
+    /** Steps that made progress. */
+    uint64_t k;
+    /** The estimate. */
+    double d;
+    /**
+     * Running totals by the names of the Python packages, the rest 0: numerator_weighted of adam,
+     * sgd, lion and experimental_adan_ip; gsq_weighted of adan and experimental_adam_preprint;
+     * d_numerator, d_max of prodigy; sksq_weighted, gsq_weighted, skl1 of adagrad.
+     */
+    double totals[3];
+    /** Norm of the first gradients of sgd; of other algorithms 0. */
+    double g0_norm;
+    /** 1 where the last step changed d, on which the order of Prodigy's sweeps depends; else 0. */
+    int32_t d_moved;
+    /** 0. */
+    int32_t reserved;
+} dadapt_estimate;
+
+/** What is known of a tensor beside its state arrays. */
+typedef struct dadapt_progress {
+    /** sizeof(dadapt_progress). */
+    size_t struct_size;
+    /**
+     * Updates since its state was set up. With 0 the next gradient sets the state up, whatever it
+     * holds.
+     */
+    uint64_t steps;
+    /** 1 where some gradient of its was not 0, else 0. */
+    int32_t moved;
+    /**
+     * 1 where it was 0 all over at its first gradient, so that Prodigy's p0 is 0 and, of the
+     * library's own, takes no memory; else 0.
+     */
+    int32_t started_at_zero;
+} dadapt_progress;
+
+/**
+ * What a group's estimate carries on, to be saved. Without d_per_group, every group's is the same.
+ *
+ * estimate: out, as far as its struct_size goes.
+ * Errors: DADAPT_ERROR_UNKNOWN_GROUP, _STRUCT_SIZE, _NULL_POINTER.
+ */
+dadapt_status dadapt_optimizer_estimate(const dadapt_optimizer *optimizer,
+                                        dadapt_group group,
+                                        struct dadapt_estimate *estimate);
+
+/**
+ * Puts back what a group's estimate had come to, in this library or, by the names above, in the
+ * Python packages. The report is then that of an optimizer that has not stepped.
+ *
+ * Set DADAPT_KEY_D0 first, which is fixed while k is above 0. Allowed between steps.
+ *
+ * Errors: DADAPT_ERROR_OUT_OF_BOUNDS: d is not within the bounds of d0, a total is not finite,
+ * g0_norm is not a norm. DADAPT_ERROR_UNKNOWN_GROUP, _STEP_OPEN, _STRUCT_SIZE, _RESERVED,
+ * _NULL_POINTER.
+ */
+dadapt_status dadapt_optimizer_set_estimate(dadapt_optimizer *optimizer,
+                                            dadapt_group group,
+                                            const struct dadapt_estimate *estimate);
+
+/**
+ * What is known of a tensor beside its state arrays, to be saved.
+ *
+ * progress: out, as far as its struct_size goes.
+ * Errors: DADAPT_ERROR_UNKNOWN_TENSOR, _STRUCT_SIZE, _NULL_POINTER.
+ */
+dadapt_status dadapt_optimizer_tensor_progress(const dadapt_optimizer *optimizer,
+                                               uint64_t id,
+                                               struct dadapt_progress *progress);
+
+/**
+ * Puts back what was known of a tensor. Where steps is above 0, the state arrays hold what those
+ * steps left there: fill them by dadapt_optimizer_state, or give them to the next step. A p0 of the
+ * caller's is 0 all over with started_at_zero.
+ *
+ * Allowed between steps.
+ * Errors: DADAPT_ERROR_UNKNOWN_TENSOR, _STEP_OPEN, _STRUCT_SIZE, _RESERVED, _NULL_POINTER.
+ */
+dadapt_status dadapt_optimizer_set_tensor_progress(dadapt_optimizer *optimizer,
+                                                   uint64_t id,
+                                                   const struct dadapt_progress *progress);
+
 #ifdef __cplusplus
 }
 #endif

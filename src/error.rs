@@ -380,6 +380,14 @@ pub enum Error {
         /// The tensor's name.
         tensor: String,
     },
+    /// A number that no estimate can have come to, given to be gone on from.
+    #[error("{what} is {value:?}: an optimizer cannot go on from that")]
+    Resume {
+        /// The number.
+        what: &'static str,
+        /// The value given.
+        value: f64,
+    },
     /// An algorithm that has no restart.
     #[error("{algorithm} has no restart; adan and experimental_adan_ip have one")]
     NoRestart {

@@ -44,8 +44,8 @@ pub use key::{Bounds, Key, NonFinite, Scope, State};
 #[cfg(feature = "fault-injection")]
 pub use optimizer::Fault;
 pub use optimizer::{
-    Config, GroupId, Index, MAX_STATE, Movement, NUM_THREADS_ENV, Optimizer, RowIndex, StateOwner,
-    StepInParts, StepReport, Sweeps, TensorId, TensorStep,
+    Config, EstimateState, GroupId, Index, MAX_STATE, Movement, NUM_THREADS_ENV, Optimizer,
+    RowIndex, StateOwner, StepInParts, StepReport, Sweeps, TensorId, TensorProgress, TensorStep,
 };
 
 /// Version of the crate, `major.minor.patch`.

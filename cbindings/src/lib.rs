@@ -16,6 +16,7 @@ pub mod keys;
 mod names;
 pub mod optimizer;
 pub mod parts;
+pub mod resume;
 pub mod state;
 pub mod status;
 pub mod step;

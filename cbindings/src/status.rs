@@ -115,7 +115,7 @@ impl From<Error> for Failure {
             Error::KeyNotForAlgorithm { .. } | Error::NoSlices { .. } => {
                 DADAPT_ERROR_KEY_NOT_FOR_ALGORITHM
             }
-            Error::OutOfBounds { .. } => DADAPT_ERROR_OUT_OF_BOUNDS,
+            Error::OutOfBounds { .. } | Error::Resume { .. } => DADAPT_ERROR_OUT_OF_BOUNDS,
             Error::NotPerGroup { .. } => DADAPT_ERROR_NOT_PER_GROUP,
             Error::Fixed { .. } => DADAPT_ERROR_FIXED,
             Error::UnknownAlgorithm { .. } => DADAPT_ERROR_UNKNOWN_ALGORITHM,

@@ -16,9 +16,9 @@ use std::ptr;
 /// The least `struct_size` of a tensor: everything that a tensor with state of the library's needs.
 const MIN_TENSOR: usize = offset_of!(dadapt_tensor, state);
 /// Above this a `struct_size` is taken for a mistake, and not for a later version's.
-const MAX_STRUCT: usize = 4096;
+pub(crate) const MAX_STRUCT: usize = 4096;
 
-fn bad_size(what: impl fmt::Display, given: usize, expected: &str) -> Failure {
+pub(crate) fn bad_size(what: impl fmt::Display, given: usize, expected: &str) -> Failure {
     let detail = format!("{what}struct_size is {given}, which is not {expected}");
     Failure::new(DADAPT_ERROR_STRUCT_SIZE, detail)
 }

@@ -9,7 +9,7 @@ use std::fs;
 use support::{golden_symbols, here};
 
 /// The sections, each a source file, in the order in which they read best.
-const SECTIONS: [&str; 10] = [
+const SECTIONS: [&str; 11] = [
     "version",
     "status",
     "algorithm",
@@ -20,6 +20,7 @@ const SECTIONS: [&str; 10] = [
     "step",
     "parts",
     "state",
+    "resume",
 ];
 
 fn read(path: &str) -> String {

@@ -9,6 +9,7 @@ mod overlap;
 mod parts;
 mod prepare;
 mod report;
+mod resume;
 mod rows;
 mod step;
 mod tensor;
@@ -16,6 +17,7 @@ mod tensor;
 pub use config::{Config, GroupId, NUM_THREADS_ENV};
 pub use parts::StepInParts;
 pub use report::{Movement, StepReport, Sweeps};
+pub use resume::{EstimateState, TensorProgress};
 #[cfg(feature = "fault-injection")]
 pub use step::Fault;
 pub use tensor::{Index, MAX_STATE, RowIndex, StateOwner, TensorId, TensorStep};

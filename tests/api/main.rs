@@ -6,6 +6,7 @@ mod errors;
 mod fork;
 mod log_lines;
 mod reports;
+mod resume;
 
 #[path = "../common/run.rs"]
 mod run;

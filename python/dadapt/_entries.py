@@ -1,0 +1,189 @@
+"""A parameter as the library sees it: plain where it lies, or a copy of it for the step."""
+
+import torch
+
+from ._library import Error
+from ._memory import empty
+from ._native import F32, F64
+
+# What a parameter is computed in, and the library's code for that. The library has no 16-bit
+# parameters: they are stepped in an f32 copy, which is rounded back.
+COMPUTED = {
+    torch.float32: (torch.float32, F32),
+    torch.float64: (torch.float64, F64),
+    torch.bfloat16: (torch.float32, F32),
+    torch.float16: (torch.float32, F32),
+}
+
+PLAIN, PERMUTED, COPIED, ROWS = "plain", "permuted", "copied", "rows"
+
+
+def check_parameter(p, name):
+    """Raises why the library cannot step a parameter."""
+    if p.device.type != "cpu":
+        raise Error(
+            f"{name} is on {p.device}: dadapt steps on the CPU. Move the model there, or keep a "
+            "copy of it on the CPU and step that"
+        )
+    if p.layout != torch.strided:
+        raise Error(f"{name} has the layout {p.layout}: dadapt steps dense parameters")
+    if p.dtype not in COMPUTED:
+        known = ", ".join(map(str, COMPUTED))
+        raise Error(f"{name} is of {p.dtype}: dadapt steps parameters of {known}")
+
+
+def is_dense(p):
+    """Whether the elements fill their memory without gaps, in whatever order."""
+    expected = 1
+    for stride, size in sorted(zip(p.stride(), p.shape)):
+        if size > 1:
+            if stride != expected:
+                return False
+            expected *= size
+    return True
+
+
+class Entry:
+    """A registered parameter.
+
+    ``state`` is its dict in the optimizer's ``state`` once it has been updated, and one of our own
+    until then: an error, or a step that changes nothing, leaves nothing behind.
+    """
+
+    __slots__ = ("group", "keys", "kind", "name", "number", "p", "place", "pending", "state")
+
+    def __init__(self, p, group, name, rows, flat):
+        check_parameter(p, name)
+        self.p, self.group, self.name = p, group, name
+        self.state, self.pending = None, True
+        self.number = self.place = self.keys = None
+        if rows:
+            self.kind = ROWS
+        elif p.dtype not in (torch.float32, torch.float64):
+            self.kind = COPIED
+        elif p.is_contiguous():
+            self.kind = PLAIN
+        # Slices, and flat state of a state dict, follow the order of the indices.
+        elif is_dense(p) and not flat:
+            self.kind = PERMUTED
+        else:
+            self.kind = COPIED
+        if rows and (p.dim() < 1 or not p.is_contiguous() or self.dtype != p.dtype):
+            raise Error(f"{name}: sparse gradients need a contiguous table of f32 or f64")
+
+    @property
+    def dtype(self):
+        """What it is computed in."""
+        return COMPUTED[self.p.dtype][0]
+
+    @property
+    def code(self):
+        """The library's code of that."""
+        return COMPUTED[self.p.dtype][1]
+
+    def still_fits(self):
+        """Whether the parameter is what it was registered as, wherever it is now."""
+        p = self.p
+        kind = Entry(p, self.group, self.name, self.kind == ROWS, self.kind == COPIED).kind
+        return kind == self.kind or (kind, self.kind) == (PERMUTED, COPIED)
+
+    def new_state(self, key, length, slot_length, flat):
+        """An array of the state, in the order of the parameter's memory. The library sets it up, but
+        for tables, which want zeros."""
+        p = self.p
+        with torch.inference_mode(False):
+            if self.kind == ROWS:
+                return torch.zeros(p.shape, dtype=self.dtype)
+            slot = [name for name, _ in self.keys].index(key)
+            new = empty(slot_length, 8 if self.code == F64 else 4, self.dtype, slot)
+            if slot_length != length or flat:
+                return new
+            if self.kind == PERMUTED:
+                return new.as_strided(p.shape, p.stride())
+            return new.view(p.shape)
+
+    def fit(self, key, tensor, length, slot_length, flat):
+        """An array of the state that came from elsewhere, as the library needs it."""
+        if not isinstance(tensor, torch.Tensor) or tensor.is_complex():
+            raise Error(f"state {key!r} of {self.name} is not a tensor of real numbers")
+        if key == "p0" and tensor.dim() == 0 and not tensor.any():
+            # A parameter that starts at 0: the package keeps no more than this.
+            tensor = tensor.new_zeros(slot_length)
+        if tensor.numel() != slot_length:
+            raise Error(
+                f"state {key!r} of {self.name} has {tensor.numel()} elements, not {slot_length}: "
+                "it is of another parameter, or of another slice_p"
+            )
+        return (
+            tensor
+            if self.fits(tensor, slot_length)
+            else self.converted(key, tensor, length, slot_length, flat)
+        )
+
+    def fits(self, tensor, slot_length):
+        """Whether an array of the state can be used as it is."""
+        if tensor.dtype != self.dtype or tensor.device.type != "cpu":
+            return False
+        if tensor.numel() != slot_length or tensor.layout != torch.strided:
+            return False
+        if self.kind == PERMUTED and tensor.shape == self.p.shape:
+            return tensor.stride() == self.p.stride()
+        return tensor.is_contiguous()
+
+    def converted(self, key, tensor, length, slot_length, flat):
+        """A copy that fits."""
+        new = self.new_state(key, length, slot_length, flat)
+        with torch.no_grad():
+            new.copy_(tensor.reshape(new.shape))
+        return new
+
+    def gradient(self, g, copies):
+        """Where the gradient is, in the order of the parameter's memory; 0 where there is none. A copy, if
+        one is needed, lives as long as `copies`."""
+        if g is None:
+            return 0
+        p = self.p
+        if g.layout != torch.strided:
+            if g.layout == torch.sparse_coo:
+                raise Error(
+                    f"{self.name} has a sparse gradient: only DAdaptAdaGrad takes them, and only of "
+                    "parameters whose first gradient is sparse. Make the layer's gradients dense "
+                    "(Embedding(..., sparse=False)), or sparse from the start"
+                )
+            raise Error(f"the gradient of {self.name} has the layout {g.layout}")
+        if g.device.type != "cpu":
+            raise Error(f"the gradient of {self.name} is on {g.device}: dadapt steps on the CPU")
+        if g.shape != p.shape:
+            raise Error(
+                f"the gradient of {self.name} has the shape {tuple(g.shape)}, not {tuple(p.shape)}"
+            )
+        if self.kind == PERMUTED:
+            usable = g.stride() == p.stride()
+        else:
+            usable = g.is_contiguous()
+        if not usable or g.dtype != self.dtype or g.is_neg():
+            with torch.no_grad():
+                copy = torch.empty(p.shape, dtype=self.dtype)
+                if self.kind == PERMUTED:
+                    copy = torch.empty_strided(p.shape, p.stride(), dtype=self.dtype)
+                g = copy.copy_(g)
+            copies.append(g)
+        return g.data_ptr()
+
+    def rows_of(self, g, copies):
+        """Where a sparse gradient's rows and values are, and how many there are."""
+        if g.layout == torch.strided:
+            raise Error(
+                f"{self.name} had sparse gradients and has a dense one now: keep to one kind"
+            )
+        if g.layout != torch.sparse_coo or g.sparse_dim() != 1:
+            raise Error(
+                f"the gradient of {self.name} is sparse in another way than by rows: "
+                f"{g.layout}, {g.sparse_dim() if g.layout == torch.sparse_coo else 0} dimensions"
+            )
+        if g.shape != self.p.shape:
+            raise Error(f"the gradient of {self.name} has another shape than the parameter")
+        rows = g._indices()[0].contiguous()
+        values = g._values().to(self.dtype).contiguous()
+        copies += (rows, values)
+        return rows.data_ptr(), values.data_ptr(), rows.numel()

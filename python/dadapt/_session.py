@@ -1,0 +1,459 @@
+"""The library's side of an optimizer: made from its groups and state when a step needs it.
+
+Groups and state are what counts, as in every PyTorch optimizer: whoever changes, loads, pickles or
+clears them needs no more than that. A session follows them from step to step, and where they have
+become something else a new one takes its place.
+"""
+
+import os
+from array import array
+from itertools import chain
+from operator import attrgetter, is_, itemgetter
+from threading import Lock
+
+import torch
+
+from . import _entries as entries
+from ._entries import Entry
+from ._library import ALL_GROUPS, Error
+from ._native import F64, INDEX_I64, Native
+from ._spec import ADAGRAD_ROWS
+from ._versions import Versions
+
+DATA_PTR = torch.Tensor.data_ptr
+NUMEL = torch.Tensor.numel
+IS_CONTIGUOUS = torch.Tensor.is_contiguous
+GRAD, DTYPE = attrgetter("grad"), attrgetter("dtype")
+
+
+def sizes(tensors):
+    """What tells tensors of the right size and type from others. PyTorch sees to it that a gradient has its
+    parameter's shape when it is assigned, so that bytes tell types apart, where there is a count of them."""
+    return list(map(NUMEL, tensors)), list(map(DTYPE, tensors))
+
+
+if hasattr(torch.Tensor, "nbytes"):
+    NBYTES = attrgetter("nbytes")
+
+    def sizes(tensors):  # noqa: F811
+        return list(map(NBYTES, tensors))
+
+
+# dadapt_tensor in words of 8 bytes.
+WORDS = 11
+SIZE, ID, LEN, TYPE, P, G, STATE, STATE_COUNT, ROW_NUMBERS, ROW_COUNT, ROW_TYPE = range(WORDS)
+
+
+class Stale(Exception):
+    """Groups or state are not what the session was made from."""
+
+
+def getter(keys):
+    """The values of a dict that has those keys, in a tuple."""
+    if len(keys) == 1:
+        return lambda held: (held[keys[0]],)
+    return itemgetter(*keys) if keys else lambda held: ()
+
+
+class Session:
+    """An optimizer of the library and the parameters that it has been given."""
+
+    def __init__(self, optimizer):
+        self.spec, self.defaults = optimizer.spec, optimizer.defaults
+        groups = optimizer.param_groups
+        self.groups = len(groups)
+        self.state = optimizer.state
+        # As many threads as PyTorch has, unless somebody says another number.
+        self.threads = self.defaults["num_threads"] or 0
+        self.shares_threads = not self.threads and not os.environ.get("DADAPT_NUM_THREADS")
+        if self.shares_threads:
+            self.threads = torch.get_num_threads()
+        # Python's threads may step at once; the library's handles are for one at a time.
+        self.lock = Lock()
+        common = self.spec.common_options(groups[0], self.defaults)
+        common["num_threads"] = float(self.threads)
+        options = [self.spec.group_options(group) for group in groups]
+        self.native = Native(self.spec.algorithm, common, options)
+        if groups[0].get("frozen"):
+            self.native.freeze()
+        self.common, self.options = common, options
+        self.raw = [None] * self.groups
+        common_keys = (*self.spec.common, *(["betas"] if "betas" in groups[0] else []))
+        self.raw_of = [itemgetter(*self.spec.grouped)] * self.groups
+        self.raw_of[0] = itemgetter(*self.spec.grouped, *common_keys)
+        self.estimate_keys = ("k", "d", *self.spec.totals, *self.spec.carried)
+        self.estimates = [None] * (self.groups if self.defaults["d_per_group"] else 1)
+        self.parameters = [list(group["params"]) for group in groups]
+        self.names = set()
+        self.entries, self.waiting, self.by_id = [], [], {}
+        #: What a step in parts has been given, while one is open.
+        self.given = None
+        self.committed = 0
+        for index, group in enumerate(groups):
+            for place, p in enumerate(group["params"]):
+                name = self.name(group, index, place)
+                held = self.state.get(p)
+                if held and any(key in held for key in self.spec.slots):
+                    self.resume(self.register(p, index, name, "weighted_sk" in held), held)
+                else:
+                    self.waiting.append((p, index, name))
+        self.arrange()
+
+    def name(self, group, index, place):
+        """What messages call a parameter."""
+        named = group.get("param_names")
+        name = named[place] if named else f"parameter {place} of group {index}"
+        if name in self.names:
+            name = f"{name} (parameter {place} of group {index})"
+        self.names.add(name)
+        return name
+
+    def is_current(self, optimizer):
+        """Whether the optimizer has the groups and the state that this was made from."""
+        groups = optimizer.param_groups
+        return (
+            optimizer.state is self.state
+            and len(self.state) >= self.committed
+            and len(groups) == self.groups
+            and all(
+                len(group["params"]) == len(known) and all(map(is_, group["params"], known))
+                for group, known in zip(groups, self.parameters)
+            )
+            and not (self.shares_threads and torch.get_num_threads() != self.threads)
+        )
+
+    # ---- Registering ----
+
+    def register(self, p, group, name, rows):
+        """Gives a parameter to the library, without its state."""
+        flat = bool(self.spec.flat) or self.options[group].get("slice_p", 1) != 1
+        entry = Entry(p, group, name, rows, flat)
+        if rows:
+            width = p[0].numel() if p.dim() > 1 and p.shape[0] else 1
+            entry.number = self.native.add_rows(group, name, entry.code, p.shape[0], width)
+        else:
+            entry.number = self.native.add_tensor(group, name, entry.code, p.numel())
+        slots = ADAGRAD_ROWS if rows else self.spec.slots
+        entry.keys, size = [], 8 if entry.code == F64 else 4
+        for slot, key in enumerate(slots):
+            length = self.native.state_len(entry.number, slot, size)
+            entry.keys.append((key, length) if length or not p.numel() else (None, 0))
+        self.entries.append(entry)
+        self.by_id[id(p)] = entry
+        return entry
+
+    def set_up(self, entry):
+        """State for a parameter that has none yet."""
+        length = entry.p.numel()
+        entry.state = {"step": 0} if self.spec.counts else {}
+        for key, slot_length in entry.keys:
+            if key:
+                flat = key in self.spec.flat
+                entry.state[key] = entry.new_state(key, length, slot_length, flat)
+
+    def resume(self, entry, held):
+        """Goes on with the state that a parameter has."""
+        length, steps = entry.p.numel(), int(held.get("step", 1))
+        for key, slot_length in entry.keys:
+            if not key:
+                continue
+            flat = key in self.spec.flat
+            if key in held:
+                held[key] = entry.fit(key, held[key], length, slot_length, flat)
+            elif steps:
+                raise Error(f"the state of {entry.name} lacks {key!r}")
+            else:  # the library sets it up anew
+                held[key] = entry.new_state(key, length, slot_length, flat)
+        entry.state, entry.pending = held, False
+        self.committed += 1
+        moved = bool(held[self.spec.statistic].any()) if self.spec.statistic in held else True
+        zero = self.spec.algorithm == "prodigy" and "p0" in held and not held["p0"].any()
+        self.native.set_progress(entry.number, steps, steps > 0 and moved, steps > 0 and zero)
+
+    def register_waiting(self, groups, everything=False):
+        """Registers the parameters that have their first gradient."""
+        left = []
+        for p, group, name in self.waiting:
+            g = p.grad
+            if (g is None and not (everything and p.requires_grad)) or not groups[group]["lr"]:
+                left.append((p, group, name))
+                continue
+            rows = g is not None and g.layout == torch.sparse_coo
+            if rows and self.spec.statistic != "sk":
+                raise Error(
+                    f"{name} has a sparse gradient, which {self.spec.algorithm} does not take: "
+                    "DAdaptAdaGrad does"
+                )
+            self.set_up(self.register(p, group, name, rows))
+        if len(left) != len(self.waiting):
+            self.waiting = left
+            self.arrange()
+
+    def arrange(self):
+        """Lays out the descriptors: those first that need nothing but pointers."""
+        self.entries.sort(key=lambda entry: entry.kind != entries.PLAIN)
+        plain = [entry for entry in self.entries if entry.kind == entries.PLAIN]
+        self.plain, self.others = plain, self.entries[len(plain) :]
+        self.slots = max([len(self.spec.slots), *(len(entry.keys) for entry in self.entries)])
+        self.words = array("Q", [0] * (WORDS * max(1, len(self.entries))))
+        self.state_words = array("Q", [0] * (self.slots * max(1, len(self.entries))))
+        self.address = self.words.buffer_info()[0]
+        self.state_address = self.state_words.buffer_info()[0]
+        for place, entry in enumerate(self.entries):
+            entry.place = place
+            self.describe(entry, place)
+        self.plain_p = [entry.p for entry in plain]
+        self.plain_states = [entry.state for entry in plain]
+        self.lengths = list(map(NUMEL, self.plain_p))
+        self.dtypes = list(map(DTYPE, self.plain_p))
+        self.sizes = sizes(self.plain_p)
+        # Options that decide which arrays there are are the optimizer's, so that all have the same.
+        keys = [key for key, _ in plain[0].keys] if plain else []
+        self.plain_slots = [slot for slot, key in enumerate(keys) if key]
+        self.plain_arrays = getter([key for key in keys if key])
+        self.p_pointers = self.state_pointers = None
+        self.versions = Versions(self.plain_p)
+
+    def describe(self, entry, place):
+        """Fills a descriptor with what does not change from step to step."""
+        at = place * WORDS
+        self.words[at : at + WORDS] = array("Q", [0] * WORDS)
+        self.words[at + SIZE] = 8 * WORDS
+        self.words[at + ID] = entry.number
+        self.words[at + LEN] = entry.p.numel()
+        self.words[at + TYPE] = entry.code
+        self.words[at + STATE] = self.state_address + 8 * self.slots * entry.place
+        self.words[at + STATE_COUNT] = len(entry.keys)
+        if entry.kind == entries.ROWS:
+            self.words[at + ROW_TYPE] = INDEX_I64
+
+    # ---- Following the groups ----
+
+    def follow(self, groups):
+        """Tells the library what has changed in the groups' options and estimates."""
+        for index, group in enumerate(groups):
+            raw = self.raw_of[index](group)
+            if raw != self.raw[index] or any(isinstance(value, torch.Tensor) for value in raw):
+                self.set_options(index, group)
+                self.raw[index] = raw
+        for index, known in enumerate(self.estimates):
+            if tuple(map(groups[index].get, self.estimate_keys)) != known:
+                self.set_estimate(index, groups[index])
+
+    def set_options(self, index, group):
+        if index == 0:
+            common = self.spec.common_options(group, self.defaults)
+            for key, value in common.items():
+                # d0 counts at the start only, but in Prodigy, where it stays as it was.
+                if value != self.common[key] and key != "d0":
+                    self.native.set(ALL_GROUPS, key, value)
+                    self.common[key] = value
+        for key, value in self.spec.group_options(group).items():
+            if value != self.options[index][key]:
+                self.native.set(index, key, value)
+                self.options[index][key] = value
+
+    def set_estimate(self, index, group):
+        totals = [float(group[key]) for key in self.spec.totals]
+        g0_norm = float(group.get("g0_norm") or 0.0)
+        moved = bool(group.get("d_moved", False))
+        self.native.set_estimate(index, int(group["k"]), float(group["d"]), totals, g0_norm, moved)
+        self.estimates[index] = tuple(map(group.get, self.estimate_keys))
+
+    def write_estimates(self, groups, report):
+        """Writes what the step has made of the estimates into the groups."""
+        per_group = self.defaults["d_per_group"]
+        for index in range(len(self.estimates)):
+            estimate = self.native.estimate(index)
+            new = {"k": estimate.k, "d": estimate.d}
+            new.update(zip(self.spec.totals, estimate.totals))
+            if "g0_norm" in self.spec.carried and estimate.g0_norm:
+                new["g0_norm"] = estimate.g0_norm
+            if "d_moved" in self.spec.carried:
+                of_group = self.native.group_report(index) if per_group else report
+                new["d_moved"] = bool(estimate.d_moved)
+                new["d_hat"], new["d_denom"] = of_group.d_hat, of_group.denominator
+            for group in [groups[index]] if per_group else groups:
+                group.update(new)
+            self.estimates[index] = tuple(map(groups[index].get, self.estimate_keys))
+
+    # ---- Stepping ----
+
+    def plain_gradients(self, copies):
+        """The gradients of plain parameters, where they are, and whether some may be missing."""
+        grads = list(map(GRAD, self.plain_p))
+        try:
+            pointers = array("Q", map(DATA_PTR, grads))
+            usable = sizes(grads) == self.sizes and all(map(IS_CONTIGUOUS, grads))
+        except (TypeError, RuntimeError):  # None, or sparse
+            usable = False
+        if not usable:
+            pairs = zip(self.plain, grads)
+            pointers = array("Q", (entry.gradient(g, copies) for entry, g in pairs))
+            return grads, pointers, True
+        return grads, pointers, False
+
+    def place_plain(self):
+        """Notes where plain parameters and their state are now."""
+        n = len(self.plain)
+        pointers = array("Q", map(DATA_PTR, self.plain_p))
+        if pointers != self.p_pointers:
+            if not all(entry.still_fits() for entry in self.plain):
+                raise Stale
+            if list(map(NUMEL, self.plain_p)) != self.lengths:
+                raise Stale
+            if list(map(DTYPE, self.plain_p)) != self.dtypes:
+                raise Stale
+            self.words[P : WORDS * n : WORDS] = pointers
+            self.p_pointers = pointers
+            self.versions = Versions(self.plain_p)
+        tensors = chain.from_iterable(map(self.plain_arrays, self.plain_states))
+        pointers = array("Q", map(DATA_PTR, tensors))
+        if pointers != self.state_pointers:
+            if not all(map(self.state_fits, self.plain)):
+                raise Stale
+            for index, slot in enumerate(self.plain_slots):
+                of_slot = pointers[index :: len(self.plain_slots)]
+                self.state_words[slot : self.slots * n : self.slots] = of_slot
+            self.state_pointers = pointers
+
+    def state_fits(self, entry):
+        return all(entry.fits(entry.state[key], length) for key, length in entry.keys if key)
+
+    def place_other(self, entry, place, g, copies):
+        """Fills a descriptor of any kind of parameter, which has a gradient; its copy, if it needs one."""
+        p, copy = entry.p, None
+        if not (entry.still_fits() and self.state_fits(entry)):
+            raise Stale
+        self.describe(entry, place)
+        at = place * WORDS
+        if entry.kind == entries.ROWS:
+            rows, values, count = entry.rows_of(g, copies)
+            self.words[at + G], self.words[at + ROW_NUMBERS] = values, rows
+            self.words[at + ROW_COUNT] = count
+        else:
+            self.words[at + G] = entry.gradient(g, copies)
+        if entry.kind == entries.COPIED:
+            copy = torch.empty(p.shape, dtype=entry.dtype).copy_(p.detach())
+            copies.append(copy)
+        self.words[at + P] = (p if copy is None else copy).data_ptr()
+        for slot, (key, _) in enumerate(entry.keys):
+            pointer = entry.state[key].data_ptr() if key else 0
+            self.state_words[entry.place * self.slots + slot] = pointer
+        return copy
+
+    def step(self, optimizer):
+        """One step over all parameters that have gradients."""
+        with self.lock:
+            return self.locked_step(optimizer.param_groups)
+
+    def locked_step(self, groups):
+        self.follow(groups)
+        if self.waiting:
+            self.register_waiting(groups)
+        n, copies, written = len(self.plain), [], []
+        self.place_plain()
+        grads, pointers, some = self.plain_gradients(copies)
+        self.words[G : WORDS * n : WORDS] = pointers
+        updated = []
+        if self.others:
+            with torch.no_grad():
+                for entry in self.others:
+                    g = entry.p.grad
+                    if g is None:
+                        continue  # not even named: where it lies is not where the library would look
+                    written.append((entry, self.place_other(entry, n + len(written), g, copies)))
+                    updated.append(entry)
+        report = self.native.step(self.address, n + len(written))
+        if self.is_applied(report):
+            if some:
+                updated += [entry for entry, g in zip(self.plain, grads) if g is not None]
+            self.commit(groups, updated, written, all_plain=not some)
+        self.write_estimates(groups, report)
+        return report
+
+    def is_applied(self, report):
+        """Whether a step may have updated something; where each group has its d, `commit` looks."""
+        return report.applied or self.defaults["d_per_group"]
+
+    def commit(self, groups, updated, written, all_plain):
+        """Notes in PyTorch's terms what a step has updated: copies, versions, counts, new state."""
+        moving = [bool(options["lr"]) for options in self.options]
+        if self.defaults["d_per_group"]:
+            reports = map(self.native.group_report, range(self.groups))
+            moving = [on and bool(report.applied) for on, report in zip(moving, reports)]
+        if all_plain and not all(moving):
+            updated, all_plain = updated + self.plain, False
+        if not all(moving):
+            updated = [entry for entry in updated if moving[entry.group]]
+        if written:
+            with torch.no_grad():
+                for entry, copy in written:
+                    if copy is not None and moving[entry.group]:
+                        entry.p.copy_(copy)
+        self.versions.bump(updated, all_plain)
+        if self.spec.counts:
+            for entry in updated:
+                entry.state["step"] += 1
+            if all_plain:
+                for state in self.plain_states:
+                    state["step"] += 1
+        if self.committed < len(self.entries):
+            for entry in updated + (self.plain if all_plain else []):
+                if entry.pending:
+                    self.expose(entry)
+
+    def expose(self, entry):
+        """Puts the state of a parameter where the optimizer shows it."""
+        held = self.state[entry.p]
+        held.update(entry.state)
+        if entry.kind == entries.PLAIN:
+            self.plain_states[entry.place] = held
+        entry.state, entry.pending = held, False
+        self.committed += 1
+
+    # ---- A step in parts ----
+
+    def begin(self, optimizer):
+        """Begins a step that is given parameters one at a time. All must be registered before it."""
+        groups = optimizer.param_groups
+        self.follow(groups)
+        if self.waiting:
+            self.register_waiting(groups, everything=True)
+        self.place_plain()
+        self.native.begin()
+        self.given = []
+        return self
+
+    def give(self, p):
+        """Updates a parameter by its gradient, in the step that has begun."""
+        entry = self.by_id.get(id(p))
+        g = p.grad
+        if entry is None or g is None:
+            return
+        temporary = []
+        try:
+            with torch.no_grad():
+                copy = self.place_other(entry, entry.place, g, temporary)
+        except Stale:
+            raise Error(f"{entry.name} or its state has changed within a step") from None
+        self.native.step_tensor(self.address + 8 * WORDS * entry.place)
+        self.given.append((entry, copy))
+
+    def end(self, optimizer):
+        """Ends the step."""
+        groups = optimizer.param_groups
+        given, self.given = self.given, None
+        report = self.native.end()
+        if self.is_applied(report):
+            self.commit(groups, [entry for entry, _ in given], given, all_plain=False)
+        self.write_estimates(groups, report)
+        return report
+
+    def abort(self, optimizer):
+        """Ends the step without an estimate; what has been updated stays so."""
+        given, self.given = self.given, None
+        numbers = set(self.native.abort(len(given)))
+        done = [(entry, copy) for entry, copy in given if entry.number in numbers]
+        self.commit(optimizer.param_groups, [entry for entry, _ in done], done, all_plain=False)
+        self.write_estimates(optimizer.param_groups, self.native.group_report(0))
