@@ -17,7 +17,8 @@ static void only_reads_and_free(dadapt_optimizer *opt, uint64_t id, const dadapt
     double value = 0.0;
     const char *isa = NULL;
     void *state = NULL;
-    size_t bytes = 0;
+    size_t bytes = 0, count = 0;
+    dadapt_dtype dtype = 77;
 
     CHECK(strstr(dadapt_optimizer_last_error(opt), "internal error"));
     CHECK(strstr(dadapt_optimizer_last_error(opt), "injected"));
@@ -26,6 +27,7 @@ static void only_reads_and_free(dadapt_optimizer *opt, uint64_t id, const dadapt
     FAILS(poisoned, "", dadapt_optimizer_set_f64(opt, all, DADAPT_KEY_LR, 1.0));
     FAILS(poisoned, "", dadapt_optimizer_set_f64_by_name(opt, all, "lr", 1.0));
     FAILS(poisoned, "", dadapt_optimizer_set_lr(opt, 0, 1.0));
+    FAILS(poisoned, "", dadapt_optimizer_set_state_dtype(opt, all, "s", DADAPT_DTYPE_Q8));
     FAILS(poisoned, "", dadapt_optimizer_add_group(opt, &group));
     FAILS(poisoned, "",
           dadapt_optimizer_add_tensor(opt, 0, "x", DADAPT_DTYPE_F32, 1, &number));
@@ -48,6 +50,12 @@ static void only_reads_and_free(dadapt_optimizer *opt, uint64_t id, const dadapt
     OK(dadapt_optimizer_tensor_id(opt, "w", &number));
     OK(dadapt_optimizer_state(opt, id, 0, &state, NULL, NULL));
     OK(dadapt_optimizer_state_bytes(opt, id, 0, &bytes));
+    OK(dadapt_optimizer_state_count(opt, id, &count));
+    OK(dadapt_optimizer_state_info(opt, id, 0, NULL, &dtype, NULL));
+    OK(dadapt_optimizer_state_values(opt, id, 0, NULL, 0, 1, &value));
+    CHECK(count == STATES && dtype == DADAPT_DTYPE_F32 && value == (double)*(float *)state);
+    OK(dadapt_optimizer_get_state_dtype(opt, 0, "s", &dtype));
+    CHECK(dtype == 0);
     OK(dadapt_optimizer_group_report(opt, 0, &report));
     CHECK(report.k == 2);
     int32_t frozen = 77;
