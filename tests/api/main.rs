@@ -1,5 +1,6 @@
 //! The public surface beside numbers: errors and their words, reports, the log, forked processes.
 
+mod dtypes;
 mod errors;
 #[cfg(unix)]
 mod fork;
