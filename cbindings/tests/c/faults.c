@@ -109,8 +109,45 @@ static void panic_at(int32_t place)
     dadapt_optimizer_free(opt);
 }
 
+/* With bf16 parameters, a master copy and 8-bit state the handle is as poisoned, and as readable. */
+static void panic_in_short_types(void)
+{
+    dadapt_config *config = new_config(DADAPT_ALGORITHM_ADAM);
+    OK(dadapt_config_set_f64(config, DADAPT_ALL_GROUPS, DADAPT_KEY_STATE, DADAPT_STATE_Q8));
+    dadapt_optimizer *opt = new_optimizer(config);
+    uint16_t p[LEN], p_before[LEN];
+    float g[LEN];
+    double values[LEN], before[STATES + 1][LEN];
+    size_t count = 0;
+    uint64_t id;
+    OK(dadapt_optimizer_add_tensor(opt, 0, "w", DADAPT_DTYPE_BF16, LEN, &id));
+    for (size_t i = 0; i < LEN; i++) {
+        p[i] = (uint16_t)(0x3f80 + i);
+        g[i] = value_at(i);
+    }
+    dadapt_tensor t = tensor_of(id, LEN, p, g);
+    t.g_dtype = DADAPT_DTYPE_F32;
+    OK(dadapt_optimizer_step(opt, &t, 1, NULL));
+    OK(dadapt_optimizer_state_count(opt, id, &count));
+    CHECK(count == STATES + 1);
+    for (size_t slot = 0; slot < count; slot++)
+        OK(dadapt_optimizer_state_values(opt, id, slot, NULL, 0, LEN, before[slot]));
+    memcpy(p_before, p, sizeof p);
+
+    OK(dadapt_fault_inject(opt, IN_SWEEP));
+    FAILS(DADAPT_ERROR_INTERNAL, "injected", dadapt_optimizer_step(opt, &t, 1, NULL));
+    FAILS(DADAPT_ERROR_POISONED, "", dadapt_optimizer_step(opt, &t, 1, NULL));
+    for (size_t slot = 0; slot < count; slot++) {
+        OK(dadapt_optimizer_state_values(opt, id, slot, NULL, 0, LEN, values));
+        CHECK(!memcmp(values, before[slot], sizeof values));
+    }
+    CHECK(!memcmp(p, p_before, sizeof p));
+    dadapt_optimizer_free(opt);
+}
+
 int main(void)
 {
+    panic_in_short_types();
     panic_at(BEFORE_SWEEP);
     panic_at(IN_SWEEP);
     panic_at(IN_A_PART);
