@@ -53,6 +53,11 @@
  * Aliasing. In a step, parameters and state are written, and gradients only read. No array that is
  * written may overlap another; this is checked (in a step in parts, of each tensor by itself).
  *
+ * Types. Parameters and gradients are of float, bf16 and f16 in any mix, or both of double. State is
+ * of float (of double for double), or of what DADAPT_KEY_STATE says: in bf16 and 8 bits it is
+ * rounded stochastically, which keeps its mean. Parameters of 16 bits have a master copy of float
+ * among their state unless DADAPT_KEY_MASTER is 0. All is computed in float, or in double.
+ *
  * Floating point. The same inputs give the same bits for any number of threads, any instruction
  * set and any order of tensors. Every call sets the default floating-point environment for itself
  * (rounding to nearest, subnormals kept, traps masked) and puts the caller's back, flags included.
@@ -131,7 +136,7 @@ typedef int32_t dadapt_status;
 #define DADAPT_ERROR_UNKNOWN_GROUP 11
 /** No tensor has that id or name. */
 #define DADAPT_ERROR_UNKNOWN_TENSOR 12
-/** The algorithm keeps no state of that index. */
+/** The algorithm keeps no state of that index or name. */
 #define DADAPT_ERROR_UNKNOWN_STATE 13
 /** No element type has that code. */
 #define DADAPT_ERROR_UNKNOWN_DTYPE 14
@@ -139,7 +144,7 @@ typedef int32_t dadapt_status;
 #define DADAPT_ERROR_DUPLICATE_NAME 15
 /** A tensor is given twice in one step. */
 #define DADAPT_ERROR_TENSOR_TWICE 16
-/** A length is not the registered one. */
+/** A length is not the registered one, or there are not so many elements. */
 #define DADAPT_ERROR_LENGTH 17
 /** A tensor is longer than memory can be. */
 #define DADAPT_ERROR_TOO_LONG 18
@@ -199,6 +204,20 @@ typedef int32_t dadapt_status;
 #define DADAPT_ERROR_NOT_FOR_ROWS 41
 
 /**
+ * An element type that such a tensor cannot have: q8, which is of state alone; one of 16 bits, for
+ * a table of rows.
+ */
+#define DADAPT_ERROR_DTYPE_NOT_FOR 42
+/** An element type of a gradient that does not go with its parameter's. */
+#define DADAPT_ERROR_GRADIENT_DTYPE 43
+/** A gradient that the state which keeps a copy of it would round: Adan's pre_grad. */
+#define DADAPT_ERROR_GRADIENT_KEPT_IN 44
+/** An element type that such state cannot be kept in. The text says why. */
+#define DADAPT_ERROR_STATE_DTYPE 45
+/** DADAPT_KEY_STATE, for an algorithm of whose state nothing may be rounded: sgd, adagrad. */
+#define DADAPT_ERROR_NOTHING_TO_ROUND 46
+
+/**
  * The name of a status as this header has it, "DADAPT_ERROR_LENGTH". Never NULL, never freed. Any
  * thread.
  */
@@ -215,7 +234,10 @@ const char *dadapt_last_error(void);
 /** An algorithm. */
 typedef int32_t dadapt_algorithm;
 
-/** The type of a tensor's elements. */
+/**
+ * The type of the elements of parameters, gradients and state. F32, BF16 and F16 go with one
+ * another in any mix; all are computed on as float. F64 goes with itself.
+ */
 typedef int32_t dadapt_dtype;
 
 /** D-Adaptation for Adam: three state arrays a tensor, exp_avg, exp_avg_sq and s. */
@@ -259,6 +281,16 @@ typedef int32_t dadapt_dtype;
 #define DADAPT_DTYPE_F32 1
 /** double. */
 #define DADAPT_DTYPE_F64 2
+/** The upper half of a float, as a uint16_t: 8 bits of exponent, 7 of fraction. */
+#define DADAPT_DTYPE_BF16 3
+/** IEEE 754's binary16, as a uint16_t: 5 bits of exponent, 10 of fraction; up to 65504. */
+#define DADAPT_DTYPE_F16 4
+
+/**
+ * Of state alone: a byte an element, floating point, then the exponents that 256 of them share, a
+ * byte each. dadapt_optimizer_state_values reads it.
+ */
+#define DADAPT_DTYPE_Q8 5
 
 /**
  * "adam", "plain_sgd"; NULL for other codes. They count from 1 without gaps. Never freed. Any
@@ -274,7 +306,10 @@ const char *dadapt_algorithm_name(dadapt_algorithm algorithm);
  */
 dadapt_status dadapt_algorithm_from_name(const char *name, dadapt_algorithm *algorithm);
 
-/** How many state arrays the algorithm keeps a tensor; 0 for other codes. Any thread. */
+/**
+ * How many state arrays the algorithm keeps a tensor, master copies aside; 0 for other codes. Any
+ * thread.
+ */
 size_t dadapt_algorithm_state_count(dadapt_algorithm algorithm);
 
 /**
@@ -283,7 +318,7 @@ size_t dadapt_algorithm_state_count(dadapt_algorithm algorithm);
  */
 const char *dadapt_algorithm_state_name(dadapt_algorithm algorithm, size_t slot);
 
-/** "f32", "f64"; NULL for other codes. Never freed. Any thread. */
+/** "f32", "bf16"; NULL for other codes. Never freed. Any thread. */
 const char *dadapt_dtype_name(dadapt_dtype dtype);
 
 /* ---- Options ---- */
@@ -296,6 +331,9 @@ typedef uint32_t dadapt_bounds;
 
 /** A value of DADAPT_KEY_ISA. */
 typedef int32_t dadapt_isa_code;
+
+/** A value of DADAPT_KEY_STATE. */
+typedef int32_t dadapt_state_kind;
 
 /** A value of DADAPT_KEY_NON_FINITE. */
 typedef int32_t dadapt_non_finite;
@@ -401,6 +439,41 @@ typedef int32_t dadapt_non_finite;
  * only.
  */
 #define DADAPT_KEY_D_PER_GROUP 23
+
+/**
+ * What state is kept in: DADAPT_STATE_FULL, _COMPACT, _BF16 or _Q8; of single slots
+ * dadapt_config_set_state_dtype says it. Before the group has tensors. Groups with F64 tensors, and
+ * sgd and adagrad, have DADAPT_STATE_FULL alone. Per group; default DADAPT_STATE_FULL, which is 0.
+ */
+#define DADAPT_KEY_STATE 24
+
+/**
+ * 1: parameters of BF16 and F16 have a master copy of F32, the last of their state arrays, which
+ * steps work on; the parameter is that, rounded to nearest. Elements that the caller has changed
+ * since, the copy takes over. 0: there is none, and parameters are rounded stochastically. Before
+ * the group has tensors. Per group; default 1.
+ */
+#define DADAPT_KEY_MASTER 25
+
+/**
+ * Of the noise of stochastic rounding: the same seed gives the same bits, on any number of threads.
+ * A whole number up to 2^53; default 0.
+ */
+#define DADAPT_KEY_SEED 26
+
+/**
+ * 1: slice_p counts runs of 16 elements, which are cache lines of floats, and not single elements:
+ * less time for the same memory. Before the group has tensors. Per group; default 0.
+ */
+#define DADAPT_KEY_SLICE_BY_LINE 27
+/** What the recurrence computes in: F32, or F64 of F64 tensors. The default. */
+#define DADAPT_STATE_FULL 0
+/** s, which drives d and nothing else, in Q8; all else that may be rounded in BF16. */
+#define DADAPT_STATE_COMPACT 1
+/** All that may be rounded in BF16. */
+#define DADAPT_STATE_BF16 2
+/** All that may be rounded in Q8: the least memory. */
+#define DADAPT_STATE_Q8 3
 /** The step is an error and changes nothing. The default. */
 #define DADAPT_NON_FINITE_REJECT 0
 /** The step succeeds, changes nothing and reports so. */
@@ -537,6 +610,37 @@ dadapt_status dadapt_config_get_f64_by_name(const struct dadapt_config *config,
                                             double *value);
 
 /**
+ * Sets what a state slot is kept in, of a group or with DADAPT_ALL_GROUPS of all.
+ *
+ * Slots that are rounded (exp_avg, exp_avg_sq, exp_avg_diff, momentum_buffer, sum, and s but for
+ * sgd's) take DADAPT_DTYPE_BF16 and _Q8, stochastically rounded: the first to go is s, which drives
+ * d alone. x0 and p0 are kept in the type of the parameter or of its master copy; pre_grad in
+ * DADAPT_DTYPE_F32, or in the 16-bit type that all gradients then have to be of. What parameters or
+ * totals are computed from (s of sgd; alphak and sk of adagrad) is not rounded. Tensors of
+ * DADAPT_DTYPE_F64 have state of that.
+ *
+ * slot: its name, "exp_avg". dtype: 0 leaves the slot to DADAPT_KEY_STATE.
+ * Errors: DADAPT_ERROR_UNKNOWN_STATE, _UNKNOWN_DTYPE, _STATE_DTYPE, _UNKNOWN_GROUP, _INVALID_UTF8,
+ * _NULL_POINTER. Whether the type goes with that of a tensor is found when the tensor is added.
+ */
+dadapt_status dadapt_config_set_state_dtype(struct dadapt_config *config,
+                                            dadapt_group group,
+                                            const char *slot,
+                                            dadapt_dtype dtype);
+
+/**
+ * What dadapt_config_set_state_dtype has set for a slot, of a group or with DADAPT_ALL_GROUPS of
+ * groups to come.
+ *
+ * dtype: out; 0 where the slot is left to DADAPT_KEY_STATE.
+ * Errors: DADAPT_ERROR_UNKNOWN_STATE, _UNKNOWN_GROUP, _INVALID_UTF8, _NULL_POINTER.
+ */
+dadapt_status dadapt_config_get_state_dtype(const struct dadapt_config *config,
+                                            dadapt_group group,
+                                            const char *slot,
+                                            dadapt_dtype *dtype);
+
+/**
  * What the last call that failed on the configuration had to say; "" where none has or config is
  * NULL. Never NULL. Good until the next call that fails on the configuration.
  */
@@ -584,8 +688,8 @@ dadapt_status dadapt_optimizer_add_group(struct dadapt_optimizer *optimizer, dad
  *
  * Errors: as there; DADAPT_ERROR_STEP_OPEN; DADAPT_ERROR_FIXED for DADAPT_KEY_ISA, _NUM_THREADS
  * and _D_PER_GROUP; for DADAPT_KEY_D0 once a step has made progress; and, where tensors have state
- * that would change, for DADAPT_KEY_SLICE_P and, from or to 0, Prodigy's _BETA1 and plain_sgd's
- * _MOMENTUM.
+ * that would change, for DADAPT_KEY_STATE, _MASTER, _SLICE_P, _SLICE_BY_LINE and, from or to 0,
+ * Prodigy's _BETA1 and plain_sgd's _MOMENTUM.
  */
 dadapt_status dadapt_optimizer_set_f64(struct dadapt_optimizer *optimizer,
                                        dadapt_group group,
@@ -617,6 +721,26 @@ dadapt_status dadapt_optimizer_get_f64_by_name(const struct dadapt_optimizer *op
                                                dadapt_group group,
                                                const char *key,
                                                double *value);
+
+/**
+ * Sets what a state slot of tensors to come is kept in, as dadapt_config_set_state_dtype does.
+ *
+ * Errors: as there; DADAPT_ERROR_FIXED where there are tensors whose state would change;
+ * DADAPT_ERROR_STEP_OPEN.
+ */
+dadapt_status dadapt_optimizer_set_state_dtype(struct dadapt_optimizer *optimizer,
+                                               dadapt_group group,
+                                               const char *slot,
+                                               dadapt_dtype dtype);
+
+/**
+ * What is set for a state slot, as dadapt_config_get_state_dtype has it. What a tensor's state is
+ * kept in says dadapt_optimizer_state_info.
+ */
+dadapt_status dadapt_optimizer_get_state_dtype(const struct dadapt_optimizer *optimizer,
+                                               dadapt_group group,
+                                               const char *slot,
+                                               dadapt_dtype *dtype);
 
 /**
  * What the last call that failed on the optimizer had to say; "" where none has or optimizer is
@@ -699,10 +823,11 @@ dadapt_status dadapt_optimizer_restart(struct dadapt_optimizer *optimizer);
  *
  * group: its number, not DADAPT_ALL_GROUPS.
  * name: what messages call the tensor; must be new. NULL names it by its id. Copied.
- * dtype: DADAPT_DTYPE_F32 or DADAPT_DTYPE_F64, also of its state.
+ * dtype: of its parameters: DADAPT_DTYPE_F32, _F64, _BF16 or _F16. Gradients may be of another, as
+ *     each step says. State is of what DADAPT_KEY_STATE and dadapt_config_set_state_dtype say.
  * id: out; ids count from 0.
- * Errors: DADAPT_ERROR_UNKNOWN_GROUP, _DUPLICATE_NAME, _UNKNOWN_DTYPE, _TOO_LONG,
- * _OUT_OF_MEMORY, _INVALID_UTF8, _STEP_OPEN, _NULL_POINTER.
+ * Errors: DADAPT_ERROR_UNKNOWN_GROUP, _DUPLICATE_NAME, _UNKNOWN_DTYPE, _DTYPE_NOT_FOR, _STATE_DTYPE,
+ * _TOO_LONG, _OUT_OF_MEMORY, _INVALID_UTF8, _STEP_OPEN, _NULL_POINTER.
  */
 dadapt_status dadapt_optimizer_add_tensor(dadapt_optimizer *optimizer,
                                           dadapt_group group,
@@ -715,9 +840,9 @@ dadapt_status dadapt_optimizer_add_tensor(dadapt_optimizer *optimizer,
  * Registers a tensor whose state the caller keeps and gives to each step: the field state of
  * dadapt_tensor. Arguments and errors are those of dadapt_optimizer_add_tensor.
  *
- * There are dadapt_algorithm_state_count arrays of dtype, as large as dadapt_optimizer_state_bytes
- * says. They may hold anything before the tensor's first gradient and are left alone between
- * steps; they may be moved.
+ * There are dadapt_optimizer_state_count arrays, as large as dadapt_optimizer_state_bytes says, and
+ * aligned to elements of what dadapt_optimizer_state_info says. They may hold anything before the
+ * tensor's first gradient and are left alone between steps; they may be moved.
  */
 dadapt_status dadapt_optimizer_add_tensor_with_state_of_caller(dadapt_optimizer *optimizer,
                                                                dadapt_group group,
@@ -733,6 +858,7 @@ dadapt_status dadapt_optimizer_add_tensor_with_state_of_caller(dadapt_optimizer 
  * rows, width: its rows, and the elements of each. len of dadapt_tensor is rows*width.
  * state_of_caller: 0, or 1 where the caller keeps the state: alphak, sk, x0 and weighted_sk, each
  *     as large as the table, and all 0 before the table's first gradient.
+ * dtype: DADAPT_DTYPE_F32 or DADAPT_DTYPE_F64, also of gradients and state.
  * Other arguments: as dadapt_optimizer_add_tensor.
  *
  * A step reads and writes the rows it is given and no others. Tables and other tensors may share an
@@ -778,18 +904,22 @@ typedef struct dadapt_tensor {
     size_t len;
     /** Its element type as registered; 0 where that need not be checked. */
     dadapt_dtype dtype;
-    /** 0. */
-    int32_t reserved;
+    /**
+     * The element type of g, where it is not the tensor's: F32, BF16 and F16 go with one another.
+     * Else 0.
+     */
+    dadapt_dtype g_dtype;
     /** Parameters, in and out. May be NULL if len is 0. */
     void *p;
     /** Gradient, only read. NULL: absent, and the tensor is left as it is. */
     const void *g;
     /**
-     * Where the caller keeps the state: state_count arrays, in and out, of the tensor's type and
-     * as large as dadapt_optimizer_state_bytes says; one of 0 bytes may be NULL. Else NULL.
+     * Where the caller keeps the state: state_count arrays, in and out, of the types that
+     * dadapt_optimizer_state_info says and as large as dadapt_optimizer_state_bytes says; one of
+     * 0 bytes may be NULL. Else NULL.
      */
     void *const *state;
-    /** How many; 0 where the library keeps the state. */
+    /** How many: dadapt_optimizer_state_count. 0 where the library keeps the state. */
     size_t state_count;
     /**
      * Of a table: the numbers of the rows that g has gradients of, side by side in their order, of
@@ -802,7 +932,7 @@ typedef struct dadapt_tensor {
     /** DADAPT_INDEX_U32 or DADAPT_INDEX_I64 of a table, also where row_count is 0; else 0. */
     dadapt_index row_type;
     /** 0. */
-    int32_t reserved2;
+    int32_t reserved;
 } dadapt_tensor;
 
 /** What became of d in a step. */
@@ -843,6 +973,11 @@ typedef struct dadapt_report {
     dadapt_sweeps sweeps;
     /** 0. */
     int32_t reserved;
+    /**
+     * Parameters of BF16 or F16 that were finite as computed and became infinite as rounded. (A
+     * master copy keeps the finite value.)
+     */
+    uint64_t overflows;
 } dadapt_report;
 
 /** d grew to d_hat. */
@@ -893,20 +1028,18 @@ typedef struct dadapt_report {
  *
  * tensors: n of them, each tensor once at most, in any order. Those left out, those whose gradient
  *     is NULL and those of a group with lr 0 stay as they are. The arrays may lie elsewhere in
- *     each step. They hold len initialised elements of the tensor's type, and no other thread uses
- *     them during the call. Gradients may share memory with one another; otherwise no two arrays
- *     may.
+ *     each step. They hold len initialised elements of their types, and no other thread uses them
+ *     during the call. Gradients may share memory with one another; otherwise no two arrays may.
  * report: what the step did, as far as its struct_size goes; NULL where it is not wanted. With
  *     d_per_group it is the first group's; dadapt_optimizer_group_report has the others'.
  *
  * Everything is checked before anything is written: on an error but DADAPT_ERROR_INTERNAL all
  * arrays, d, k and the report are as they were.
- * Errors: DADAPT_ERROR_UNKNOWN_TENSOR, _TENSOR_TWICE, _UNKNOWN_DTYPE, _DTYPE, _LENGTH,
- * _STATE_COUNT, _NULL_POINTER, _MISALIGNED, _OVERLAP, _GRADIENT_KIND, _ROW_OUT_OF_RANGE: of the
- * arrays. _STRUCT_SIZE, _RESERVED: of
- * the structs. _MIXED_LR, _COEFFICIENT, _NOT_FOR_ROWS: of the options. _NON_FINITE_GRADIENT: of the gradients.
- * _THREADS: of the system. _STEP_OPEN: a step in parts has not ended. _POISONED: after an earlier
- * _INTERNAL.
+ * Errors: DADAPT_ERROR_UNKNOWN_TENSOR, _TENSOR_TWICE, _UNKNOWN_DTYPE, _DTYPE, _GRADIENT_DTYPE,
+ * _GRADIENT_KEPT_IN, _LENGTH, _STATE_COUNT, _NULL_POINTER, _MISALIGNED, _OVERLAP, _GRADIENT_KIND,
+ * _ROW_OUT_OF_RANGE: of the arrays. _STRUCT_SIZE, _RESERVED: of the structs. _MIXED_LR,
+ * _COEFFICIENT, _NOT_FOR_ROWS: of the options. _NON_FINITE_GRADIENT: of the gradients. _THREADS: of
+ * the system. _STEP_OPEN: a step in parts has not ended. _POISONED: after an earlier _INTERNAL.
  *
  * After the first step of the same tensors nothing is allocated, but where a line is
  * logged and what handing out a large step to threads takes.
@@ -1004,15 +1137,41 @@ dadapt_status dadapt_optimizer_step_abort(dadapt_optimizer *optimizer,
 /* ---- State ---- */
 
 /**
- * A tensor's state of that number, where the library owns it: to look at and to
- * change between steps. dadapt_algorithm_state_name names it; those of a table of rows are alphak, sk,
- * x0 and weighted_sk.
+ * How many state arrays a tensor has, whoever owns them: dadapt_algorithm_state_count, and one more
+ * where there is a master copy (DADAPT_KEY_MASTER); of a table of rows, 4.
  *
- * state: out, len elements of dtype, aligned to them; NULL where len is 0. It stays where it is
- * until the optimizer is freed or frozen; p0 of Prodigy only until the tensor's first gradient.
- * len: out, the state's own: less than the tensor's with slice_p, 0 where there is none. Prodigy
- * drops the p0 of a tensor that is all 0 at its first gradient.
- * dtype: out. Each is NULL where it is not wanted.
+ * count: out. Errors: DADAPT_ERROR_UNKNOWN_TENSOR, _NULL_POINTER.
+ */
+dadapt_status dadapt_optimizer_state_count(const dadapt_optimizer *optimizer,
+                                           uint64_t id,
+                                           size_t *count);
+
+/**
+ * What a tensor's state array of that number is, whoever owns it.
+ *
+ * name: out, as dadapt_algorithm_state_name has it; "master" of a master copy; those of a table of
+ * rows are alphak, sk, x0 and weighted_sk. Never freed.
+ * dtype: out, what it is kept in, which it is also aligned to.
+ * len: out, its elements: those of the tensor, or of its slice, or 0 where the options or
+ * dadapt_optimizer_freeze leave the array out. Prodigy drops the p0 of a tensor that is all 0 at its
+ * first gradient, where it is the library's. Each is NULL where it is not wanted.
+ * Errors: DADAPT_ERROR_UNKNOWN_TENSOR, _UNKNOWN_STATE, _NULL_POINTER.
+ */
+dadapt_status dadapt_optimizer_state_info(const dadapt_optimizer *optimizer,
+                                          uint64_t id,
+                                          size_t slot,
+                                          const char **name,
+                                          dadapt_dtype *dtype,
+                                          size_t *len);
+
+/**
+ * A tensor's state array of that number, where the library owns it: to look at and to change
+ * between steps.
+ *
+ * state: out, len elements of dtype, aligned to them, in as many bytes as
+ * dadapt_optimizer_state_bytes says; NULL where len is 0. It stays where it is until the optimizer
+ * is freed or frozen; p0 of Prodigy only until the tensor's first gradient.
+ * len, dtype: out, as dadapt_optimizer_state_info has them. Each is NULL where it is not wanted.
  * Errors: DADAPT_ERROR_UNKNOWN_TENSOR, _UNKNOWN_STATE, _STATE_OF_CALLER, _NULL_POINTER.
  * The optimizer must not be in use by another thread.
  */
@@ -1024,10 +1183,10 @@ dadapt_status dadapt_optimizer_state(dadapt_optimizer *optimizer,
                                      dadapt_dtype *dtype);
 
 /**
- * The size of a tensor's state array of that number, whoever owns it.
- *
- * It is that of all elements of the tensor, of every slice_p-th, or 0 where the options or
- * dadapt_optimizer_freeze leave the array out.
+ * The size of a tensor's state array of that number, whoever owns it: of as many elements of its
+ * own type as dadapt_optimizer_state_info says and, of DADAPT_DTYPE_Q8, of the exponents that they
+ * share: one for 256 elements, four at least. (Those of groups that the tensor does not have are
+ * never looked at, nor written.)
  *
  * bytes: out. Errors: DADAPT_ERROR_UNKNOWN_TENSOR, _UNKNOWN_STATE, _NULL_POINTER.
  */
@@ -1035,6 +1194,26 @@ dadapt_status dadapt_optimizer_state_bytes(const dadapt_optimizer *optimizer,
                                            uint64_t id,
                                            size_t slot,
                                            size_t *bytes);
+
+/**
+ * The values of a tensor's state array of that number as doubles, exactly, whatever it is kept in.
+ * Nothing is allocated.
+ *
+ * state: NULL where the library owns it; else the caller's array, only read.
+ * first, n: which elements, of the len that dadapt_optimizer_state_info says.
+ * values: out, n of them. NULL where n is 0.
+ * Errors: DADAPT_ERROR_UNKNOWN_TENSOR, _UNKNOWN_STATE; _STATE_OF_CALLER, where state is NULL and
+ * must not be; _STATE_COUNT, where it is not and must be; _LENGTH, where there are not so many
+ * elements; _MISALIGNED, _NULL_POINTER.
+ * The optimizer must not be in use by another thread.
+ */
+dadapt_status dadapt_optimizer_state_values(dadapt_optimizer *optimizer,
+                                            uint64_t id,
+                                            size_t slot,
+                                            const void *state,
+                                            size_t first,
+                                            size_t n,
+                                            double *values);
 
 /* ---- Going on from an earlier run ---- */
 

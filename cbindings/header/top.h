@@ -53,6 +53,11 @@
  * Aliasing. In a step, parameters and state are written, and gradients only read. No array that is
  * written may overlap another; this is checked (in a step in parts, of each tensor by itself).
  *
+ * Types. Parameters and gradients are of float, bf16 and f16 in any mix, or both of double. State is
+ * of float (of double for double), or of what DADAPT_KEY_STATE says: in bf16 and 8 bits it is
+ * rounded stochastically, which keeps its mean. Parameters of 16 bits have a master copy of float
+ * among their state unless DADAPT_KEY_MASTER is 0. All is computed in float, or in double.
+ *
  * Floating point. The same inputs give the same bits for any number of threads, any instruction
  * set and any order of tensors. Every call sets the default floating-point environment for itself
  * (rounding to nearest, subnormals kept, traps masked) and puts the caller's back, flags included.

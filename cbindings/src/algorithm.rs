@@ -1,9 +1,9 @@
 //! Algorithms and element types
 
 use crate::handle::{guard, text, write_if_wanted};
-use crate::names::{DTYPES, c_name};
+use crate::names::c_name;
 use crate::status::dadapt_status;
-use dadapt::Algorithm;
+use dadapt::{Algorithm, DType};
 use std::ffi::c_char;
 use std::ptr;
 
@@ -39,13 +39,21 @@ pub const DADAPT_ALGORITHM_PLAIN_LION: dadapt_algorithm = 12;
 /// Adan at a rate set by hand: exp_avg, exp_avg_sq, exp_avg_diff and pre_grad.
 pub const DADAPT_ALGORITHM_PLAIN_ADAN: dadapt_algorithm = 13;
 
-/// The type of a tensor's elements.
+/// The type of the elements of parameters, gradients and state. F32, BF16 and F16 go with one
+/// another in any mix; all are computed on as float. F64 goes with itself.
 pub type dadapt_dtype = i32;
 
 /// float.
 pub const DADAPT_DTYPE_F32: dadapt_dtype = 1;
 /// double.
 pub const DADAPT_DTYPE_F64: dadapt_dtype = 2;
+/// The upper half of a float, as a uint16_t: 8 bits of exponent, 7 of fraction.
+pub const DADAPT_DTYPE_BF16: dadapt_dtype = 3;
+/// IEEE 754's binary16, as a uint16_t: 5 bits of exponent, 10 of fraction; up to 65504.
+pub const DADAPT_DTYPE_F16: dadapt_dtype = 4;
+/// Of state alone: a byte an element, floating point, then the exponents that 256 of them share, a
+/// byte each. dadapt_optimizer_state_values reads it.
+pub const DADAPT_DTYPE_Q8: dadapt_dtype = 5;
 
 /// "adam", "plain_sgd"; NULL for other codes. They count from 1 without gaps. Never freed. Any
 /// thread.
@@ -75,7 +83,8 @@ pub unsafe extern "C" fn dadapt_algorithm_from_name(
     })
 }
 
-/// How many state arrays the algorithm keeps a tensor; 0 for other codes. Any thread.
+/// How many state arrays the algorithm keeps a tensor, master copies aside; 0 for other codes. Any
+/// thread.
 #[unsafe(no_mangle)]
 pub extern "C" fn dadapt_algorithm_state_count(algorithm: dadapt_algorithm) -> usize {
     Algorithm::from_code(algorithm).map_or(0, |algorithm| algorithm.state_names().count())
@@ -92,9 +101,8 @@ pub extern "C" fn dadapt_algorithm_state_name(
     name.map_or(ptr::null(), c_name)
 }
 
-/// "f32", "f64"; NULL for other codes. Never freed. Any thread.
+/// "f32", "bf16"; NULL for other codes. Never freed. Any thread.
 #[unsafe(no_mangle)]
 pub extern "C" fn dadapt_dtype_name(dtype: dadapt_dtype) -> *const c_char {
-    let found = DTYPES.into_iter().find(|known| *known as i32 == dtype);
-    found.map_or(ptr::null(), |dtype| c_name(dtype.name()))
+    DType::from_code(dtype).map_or(ptr::null(), |dtype| c_name(dtype.name()))
 }

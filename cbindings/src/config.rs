@@ -1,10 +1,10 @@
 //! Configuration
 
-use crate::algorithm::dadapt_algorithm;
+use crate::algorithm::{dadapt_algorithm, dadapt_dtype};
 use crate::handle::{Fate, Object, Outcome, change, free, guard, out, read, text, write_if_wanted};
 use crate::keys::dadapt_key;
 use crate::status::{DADAPT_ERROR_OUT_OF_BOUNDS, Failure, dadapt_status};
-use dadapt::{Algorithm, Config, GroupId, Key};
+use dadapt::{Algorithm, Config, DType, Error, GroupId, Key};
 use std::ffi::c_char;
 
 /// What an optimizer is made from: algorithm, groups, options. Its functions may run on any thread,
@@ -30,6 +30,11 @@ pub const DADAPT_ALL_GROUPS: dadapt_group = u32::MAX;
 
 pub(crate) fn group_of(group: dadapt_group) -> Option<GroupId> {
     (group != DADAPT_ALL_GROUPS).then_some(GroupId::new(group as usize))
+}
+
+/// A dtype, or 0 for none.
+pub(crate) fn dtype_or_none(dtype: dadapt_dtype) -> Result<Option<DType>, Error> {
+    (dtype != 0).then(|| DType::from_code(dtype)).transpose()
 }
 
 /// The number of a group that was just added.
@@ -186,6 +191,65 @@ pub unsafe extern "C" fn dadapt_config_get_f64_by_name(
         // SAFETY: this function's contract.
         let (key, value) = unsafe { (text(key, "key")?, out(value, "value")?) };
         value.write(get(&c.config, group, Key::from_name(key)?)?);
+        Ok(())
+    };
+    // SAFETY: this function's contract.
+    unsafe { read(config, work) }
+}
+
+/// Sets what a state slot is kept in, of a group or with DADAPT_ALL_GROUPS of all.
+///
+/// Slots that are rounded (exp_avg, exp_avg_sq, exp_avg_diff, momentum_buffer, sum, and s but for
+/// sgd's) take DADAPT_DTYPE_BF16 and _Q8, stochastically rounded: the first to go is s, which drives
+/// d alone. x0 and p0 are kept in the type of the parameter or of its master copy; pre_grad in
+/// DADAPT_DTYPE_F32, or in the 16-bit type that all gradients then have to be of. What parameters or
+/// totals are computed from (s of sgd; alphak and sk of adagrad) is not rounded. Tensors of
+/// DADAPT_DTYPE_F64 have state of that.
+///
+/// slot: its name, "exp_avg". dtype: 0 leaves the slot to DADAPT_KEY_STATE.
+/// Errors: DADAPT_ERROR_UNKNOWN_STATE, _UNKNOWN_DTYPE, _STATE_DTYPE, _UNKNOWN_GROUP, _INVALID_UTF8,
+/// _NULL_POINTER. Whether the type goes with that of a tensor is found when the tensor is added.
+///
+/// # Safety
+/// config is NULL or from dadapt_config_new; slot is NULL or a string.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dadapt_config_set_state_dtype(
+    config: *mut dadapt_config,
+    group: dadapt_group,
+    slot: *const c_char,
+    dtype: dadapt_dtype,
+) -> dadapt_status {
+    let work = |c: &mut dadapt_config| {
+        // SAFETY: this function's contract.
+        let slot = unsafe { text(slot, "slot")? };
+        c.config.set_state_dtype(group_of(group), slot, dtype_or_none(dtype)?)?;
+        Ok(())
+    };
+    // SAFETY: this function's contract.
+    unsafe { change(config, work) }
+}
+
+/// What dadapt_config_set_state_dtype has set for a slot, of a group or with DADAPT_ALL_GROUPS of
+/// groups to come.
+///
+/// dtype: out; 0 where the slot is left to DADAPT_KEY_STATE.
+/// Errors: DADAPT_ERROR_UNKNOWN_STATE, _UNKNOWN_GROUP, _INVALID_UTF8, _NULL_POINTER.
+///
+/// # Safety
+/// config is NULL or from dadapt_config_new; slot is NULL or a string; dtype is NULL or can be
+/// written.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dadapt_config_get_state_dtype(
+    config: *const dadapt_config,
+    group: dadapt_group,
+    slot: *const c_char,
+    dtype: *mut dadapt_dtype,
+) -> dadapt_status {
+    let work = |c: &dadapt_config| {
+        // SAFETY: this function's contract.
+        let (slot, to) = unsafe { (text(slot, "slot")?, out(dtype, "dtype")?) };
+        let found = c.config.get_state_dtype(group_of(group), slot)?;
+        to.write(found.map_or(0, |dtype| dtype as i32));
         Ok(())
     };
     // SAFETY: this function's contract.

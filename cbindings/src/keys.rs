@@ -70,6 +70,33 @@ pub const DADAPT_KEY_DAMPENING: dadapt_key = 22;
 /// 1: every group estimates a d of its own, and rates may differ. Default 0. Of configurations
 /// only.
 pub const DADAPT_KEY_D_PER_GROUP: dadapt_key = 23;
+/// What state is kept in: DADAPT_STATE_FULL, _COMPACT, _BF16 or _Q8; of single slots
+/// dadapt_config_set_state_dtype says it. Before the group has tensors. Groups with F64 tensors, and
+/// sgd and adagrad, have DADAPT_STATE_FULL alone. Per group; default DADAPT_STATE_FULL, which is 0.
+pub const DADAPT_KEY_STATE: dadapt_key = 24;
+/// 1: parameters of BF16 and F16 have a master copy of F32, the last of their state arrays, which
+/// steps work on; the parameter is that, rounded to nearest. Elements that the caller has changed
+/// since, the copy takes over. 0: there is none, and parameters are rounded stochastically. Before
+/// the group has tensors. Per group; default 1.
+pub const DADAPT_KEY_MASTER: dadapt_key = 25;
+/// Of the noise of stochastic rounding: the same seed gives the same bits, on any number of threads.
+/// A whole number up to 2^53; default 0.
+pub const DADAPT_KEY_SEED: dadapt_key = 26;
+/// 1: slice_p counts runs of 16 elements, which are cache lines of floats, and not single elements:
+/// less time for the same memory. Before the group has tensors. Per group; default 0.
+pub const DADAPT_KEY_SLICE_BY_LINE: dadapt_key = 27;
+
+/// A value of DADAPT_KEY_STATE.
+pub type dadapt_state_kind = i32;
+
+/// What the recurrence computes in: F32, or F64 of F64 tensors. The default.
+pub const DADAPT_STATE_FULL: dadapt_state_kind = 0;
+/// s, which drives d and nothing else, in Q8; all else that may be rounded in BF16.
+pub const DADAPT_STATE_COMPACT: dadapt_state_kind = 1;
+/// All that may be rounded in BF16.
+pub const DADAPT_STATE_BF16: dadapt_state_kind = 2;
+/// All that may be rounded in Q8: the least memory.
+pub const DADAPT_STATE_Q8: dadapt_state_kind = 3;
 
 /// A value of DADAPT_KEY_NON_FINITE.
 pub type dadapt_non_finite = i32;

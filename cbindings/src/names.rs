@@ -18,17 +18,17 @@ pub(crate) const MOVEMENTS: [Movement; 8] = [
     Movement::Fixed,
 ];
 
-pub(crate) const DTYPES: [DType; 2] = [DType::F32, DType::F64];
-
 /// Made once and never changed. New algorithms, keys and state are in it as Rust lists them.
 static NAMES: LazyLock<HashMap<&'static str, CString>> = LazyLock::new(|| {
     let algorithms = Algorithm::ALL.iter().flat_map(|algorithm| {
-        std::iter::once(algorithm.name()).chain(algorithm.state_names().collect::<Vec<_>>())
+        let state = algorithm.state_names().chain(algorithm.rows_state_names());
+        std::iter::once(algorithm.name()).chain(state.collect::<Vec<_>>())
     });
     algorithms
+        .chain(["master"])
         .chain(Key::ALL.iter().map(|key| key.name()))
         .chain(Isa::ALL.iter().map(|isa| isa.name()))
-        .chain(DTYPES.iter().map(|dtype| dtype.name()))
+        .chain(DType::ALL.iter().map(|dtype| dtype.name()))
         .chain(MOVEMENTS.iter().map(|movement| movement.name()))
         .map(|name| (name, CString::new(name).expect("names have no 0 inside")))
         .collect()

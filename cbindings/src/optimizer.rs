@@ -1,13 +1,13 @@
 //! Optimizer
 
-use crate::algorithm::{DADAPT_DTYPE_F32, DADAPT_DTYPE_F64, dadapt_algorithm, dadapt_dtype};
-use crate::config::{dadapt_config, dadapt_group, group_number, group_of};
+use crate::algorithm::{dadapt_algorithm, dadapt_dtype};
+use crate::config::{dadapt_config, dadapt_group, dtype_or_none, group_number, group_of};
 use crate::handle::{Fate, Object, Outcome, change, free, out, read, text, write_if_wanted};
 use crate::keys::dadapt_key;
 use crate::names::c_name;
 use crate::status::dadapt_status;
 use crate::step::Steps;
-use dadapt::{Config, DType, Error, GroupId, Key, NUM_THREADS_ENV, Optimizer};
+use dadapt::{Config, GroupId, Key, NUM_THREADS_ENV, Optimizer};
 use std::ffi::{c_char, c_void};
 
 /// An optimizer: its tensors, their state, the estimate d. Its functions may run on any thread, on
@@ -37,14 +37,6 @@ impl Object for dadapt_optimizer {
 /// exception.
 pub type dadapt_log_callback =
     Option<unsafe extern "C" fn(context: *mut c_void, line: *const c_char)>;
-
-pub(crate) fn dtype_of(dtype: dadapt_dtype) -> Result<DType, Error> {
-    match dtype {
-        DADAPT_DTYPE_F32 => Ok(DType::F32),
-        DADAPT_DTYPE_F64 => Ok(DType::F64),
-        _ => Err(Error::UnknownDType { dtype }),
-    }
-}
 
 /// The configuration with its thread count settled: by the option, by the environment, or by the
 /// processors, since C programs have no pool that all libraries share.
@@ -147,8 +139,8 @@ fn get(optimizer: &Optimizer, group: dadapt_group, key: Key) -> Outcome<f64> {
 ///
 /// Errors: as there; DADAPT_ERROR_STEP_OPEN; DADAPT_ERROR_FIXED for DADAPT_KEY_ISA, _NUM_THREADS
 /// and _D_PER_GROUP; for DADAPT_KEY_D0 once a step has made progress; and, where tensors have state
-/// that would change, for DADAPT_KEY_SLICE_P and, from or to 0, Prodigy's _BETA1 and plain_sgd's
-/// _MOMENTUM.
+/// that would change, for DADAPT_KEY_STATE, _MASTER, _SLICE_P, _SLICE_BY_LINE and, from or to 0,
+/// Prodigy's _BETA1 and plain_sgd's _MOMENTUM.
 ///
 /// # Safety
 /// optimizer is NULL or from dadapt_optimizer_new.
@@ -235,6 +227,53 @@ pub unsafe extern "C" fn dadapt_optimizer_get_f64_by_name(
         // SAFETY: this function's contract.
         let (key, value) = unsafe { (text(key, "key")?, out(value, "value")?) };
         value.write(get(&o.optimizer, group, Key::from_name(key)?)?);
+        Ok(())
+    };
+    // SAFETY: this function's contract.
+    unsafe { read(optimizer, work) }
+}
+
+/// Sets what a state slot of tensors to come is kept in, as dadapt_config_set_state_dtype does.
+///
+/// Errors: as there; DADAPT_ERROR_FIXED where there are tensors whose state would change;
+/// DADAPT_ERROR_STEP_OPEN.
+///
+/// # Safety
+/// optimizer is NULL or from dadapt_optimizer_new; slot is NULL or a string.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dadapt_optimizer_set_state_dtype(
+    optimizer: *mut dadapt_optimizer,
+    group: dadapt_group,
+    slot: *const c_char,
+    dtype: dadapt_dtype,
+) -> dadapt_status {
+    let work = |o: &mut dadapt_optimizer| {
+        // SAFETY: this function's contract.
+        let slot = unsafe { text(slot, "slot")? };
+        Ok(o.optimizer.set_state_dtype(group_of(group), slot, dtype_or_none(dtype)?)?)
+    };
+    // SAFETY: this function's contract.
+    unsafe { change(optimizer, work) }
+}
+
+/// What is set for a state slot, as dadapt_config_get_state_dtype has it. What a tensor's state is
+/// kept in says dadapt_optimizer_state_info.
+///
+/// # Safety
+/// optimizer is NULL or from dadapt_optimizer_new; slot is NULL or a string; dtype is NULL or can be
+/// written.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dadapt_optimizer_get_state_dtype(
+    optimizer: *const dadapt_optimizer,
+    group: dadapt_group,
+    slot: *const c_char,
+    dtype: *mut dadapt_dtype,
+) -> dadapt_status {
+    let work = |o: &dadapt_optimizer| {
+        // SAFETY: this function's contract.
+        let (slot, to) = unsafe { (text(slot, "slot")?, out(dtype, "dtype")?) };
+        let found = o.optimizer.get_state_dtype(group_of(group), slot)?;
+        to.write(found.map_or(0, |dtype| dtype as i32));
         Ok(())
     };
     // SAFETY: this function's contract.

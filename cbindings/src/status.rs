@@ -35,7 +35,7 @@ pub const DADAPT_ERROR_FIXED: dadapt_status = 10;
 pub const DADAPT_ERROR_UNKNOWN_GROUP: dadapt_status = 11;
 /// No tensor has that id or name.
 pub const DADAPT_ERROR_UNKNOWN_TENSOR: dadapt_status = 12;
-/// The algorithm keeps no state of that index.
+/// The algorithm keeps no state of that index or name.
 pub const DADAPT_ERROR_UNKNOWN_STATE: dadapt_status = 13;
 /// No element type has that code.
 pub const DADAPT_ERROR_UNKNOWN_DTYPE: dadapt_status = 14;
@@ -43,7 +43,7 @@ pub const DADAPT_ERROR_UNKNOWN_DTYPE: dadapt_status = 14;
 pub const DADAPT_ERROR_DUPLICATE_NAME: dadapt_status = 15;
 /// A tensor is given twice in one step.
 pub const DADAPT_ERROR_TENSOR_TWICE: dadapt_status = 16;
-/// A length is not the registered one.
+/// A length is not the registered one, or there are not so many elements.
 pub const DADAPT_ERROR_LENGTH: dadapt_status = 17;
 /// A tensor is longer than memory can be.
 pub const DADAPT_ERROR_TOO_LONG: dadapt_status = 18;
@@ -95,6 +95,17 @@ pub const DADAPT_ERROR_GRADIENT_KIND: dadapt_status = 39;
 pub const DADAPT_ERROR_ROW_OUT_OF_RANGE: dadapt_status = 40;
 /// weight_decay or momentum, for a table: they have no meaning for gradients of single rows.
 pub const DADAPT_ERROR_NOT_FOR_ROWS: dadapt_status = 41;
+/// An element type that such a tensor cannot have: q8, which is of state alone; one of 16 bits, for
+/// a table of rows.
+pub const DADAPT_ERROR_DTYPE_NOT_FOR: dadapt_status = 42;
+/// An element type of a gradient that does not go with its parameter's.
+pub const DADAPT_ERROR_GRADIENT_DTYPE: dadapt_status = 43;
+/// A gradient that the state which keeps a copy of it would round: Adan's pre_grad.
+pub const DADAPT_ERROR_GRADIENT_KEPT_IN: dadapt_status = 44;
+/// An element type that such state cannot be kept in. The text says why.
+pub const DADAPT_ERROR_STATE_DTYPE: dadapt_status = 45;
+/// DADAPT_KEY_STATE, for an algorithm of whose state nothing may be rounded: sgd, adagrad.
+pub const DADAPT_ERROR_NOTHING_TO_ROUND: dadapt_status = 46;
 
 /// Why a call failed.
 pub(crate) struct Failure {
@@ -129,8 +140,14 @@ impl From<Error> for Failure {
             Error::TensorTwice { .. } => DADAPT_ERROR_TENSOR_TWICE,
             Error::Length { .. } => DADAPT_ERROR_LENGTH,
             Error::TooLong { .. } => DADAPT_ERROR_TOO_LONG,
-            Error::DTypeMismatch { .. } => DADAPT_ERROR_DTYPE,
+            // What C is handed of state is told its type, so that it cannot ask for another.
+            Error::DTypeMismatch { .. } | Error::StateKeptIn { .. } => DADAPT_ERROR_DTYPE,
             Error::UnknownDType { .. } => DADAPT_ERROR_UNKNOWN_DTYPE,
+            Error::DTypeNotFor { .. } => DADAPT_ERROR_DTYPE_NOT_FOR,
+            Error::GradientDType { .. } => DADAPT_ERROR_GRADIENT_DTYPE,
+            Error::GradientKeptIn { .. } => DADAPT_ERROR_GRADIENT_KEPT_IN,
+            Error::StateDType { .. } => DADAPT_ERROR_STATE_DTYPE,
+            Error::NothingToRound { .. } => DADAPT_ERROR_NOTHING_TO_ROUND,
             Error::Null { .. } => DADAPT_ERROR_NULL_POINTER,
             Error::Misaligned { .. } => DADAPT_ERROR_MISALIGNED,
             Error::Overlap { .. } => DADAPT_ERROR_OVERLAP,
@@ -161,7 +178,7 @@ impl From<Error> for Failure {
 /// thread.
 #[unsafe(no_mangle)]
 pub extern "C" fn dadapt_status_name(status: dadapt_status) -> *const c_char {
-    const NAMES: [&CStr; 42] = [
+    const NAMES: [&CStr; 47] = [
         c"DADAPT_OK",
         c"DADAPT_ERROR_NULL_POINTER",
         c"DADAPT_ERROR_STRUCT_SIZE",
@@ -204,6 +221,11 @@ pub extern "C" fn dadapt_status_name(status: dadapt_status) -> *const c_char {
         c"DADAPT_ERROR_GRADIENT_KIND",
         c"DADAPT_ERROR_ROW_OUT_OF_RANGE",
         c"DADAPT_ERROR_NOT_FOR_ROWS",
+        c"DADAPT_ERROR_DTYPE_NOT_FOR",
+        c"DADAPT_ERROR_GRADIENT_DTYPE",
+        c"DADAPT_ERROR_GRADIENT_KEPT_IN",
+        c"DADAPT_ERROR_STATE_DTYPE",
+        c"DADAPT_ERROR_NOTHING_TO_ROUND",
     ];
     let name = usize::try_from(status).ok().and_then(|status| NAMES.get(status));
     name.copied().unwrap_or(c"unknown status").as_ptr()

@@ -61,16 +61,18 @@ pub struct dadapt_tensor {
     pub len: usize,
     /// Its element type as registered; 0 where that need not be checked.
     pub dtype: dadapt_dtype,
-    /// 0.
-    pub reserved: i32,
+    /// The element type of g, where it is not the tensor's: F32, BF16 and F16 go with one another.
+    /// Else 0.
+    pub g_dtype: dadapt_dtype,
     /// Parameters, in and out. May be NULL if len is 0.
     pub p: *mut c_void,
     /// Gradient, only read. NULL: absent, and the tensor is left as it is.
     pub g: *const c_void,
-    /// Where the caller keeps the state: state_count arrays, in and out, of the tensor's type and
-    /// as large as dadapt_optimizer_state_bytes says; one of 0 bytes may be NULL. Else NULL.
+    /// Where the caller keeps the state: state_count arrays, in and out, of the types that
+    /// dadapt_optimizer_state_info says and as large as dadapt_optimizer_state_bytes says; one of
+    /// 0 bytes may be NULL. Else NULL.
     pub state: *const *mut c_void,
-    /// How many; 0 where the library keeps the state.
+    /// How many: dadapt_optimizer_state_count. 0 where the library keeps the state.
     pub state_count: usize,
     /// Of a table: the numbers of the rows that g has gradients of, side by side in their order, of
     /// type row_type. A row may come several times; its gradients are then summed first, in that
@@ -81,7 +83,7 @@ pub struct dadapt_tensor {
     /// DADAPT_INDEX_U32 or DADAPT_INDEX_I64 of a table, also where row_count is 0; else 0.
     pub row_type: dadapt_index,
     /// 0.
-    pub reserved2: i32,
+    pub reserved: i32,
 }
 
 /// The type of the numbers of rows.
@@ -121,6 +123,9 @@ pub struct dadapt_report {
     pub sweeps: dadapt_sweeps,
     /// 0.
     pub reserved: i32,
+    /// Parameters of BF16 or F16 that were finite as computed and became infinite as rounded. (A
+    /// master copy keeps the finite value.)
+    pub overflows: u64,
 }
 
 /// What an optimizer's steps use again, and who gets its log.
@@ -198,6 +203,7 @@ impl dadapt_report {
             movement: report.movement as i32,
             sweeps: report.sweeps as i32,
             reserved: 0,
+            overflows: report.overflows,
         }
     }
 }
@@ -208,27 +214,25 @@ impl dadapt_report {
 ///
 /// tensors: n of them, each tensor once at most, in any order. Those left out, those whose gradient
 ///     is NULL and those of a group with lr 0 stay as they are. The arrays may lie elsewhere in
-///     each step. They hold len initialised elements of the tensor's type, and no other thread uses
-///     them during the call. Gradients may share memory with one another; otherwise no two arrays
-///     may.
+///     each step. They hold len initialised elements of their types, and no other thread uses them
+///     during the call. Gradients may share memory with one another; otherwise no two arrays may.
 /// report: what the step did, as far as its struct_size goes; NULL where it is not wanted. With
 ///     d_per_group it is the first group's; dadapt_optimizer_group_report has the others'.
 ///
 /// Everything is checked before anything is written: on an error but DADAPT_ERROR_INTERNAL all
 /// arrays, d, k and the report are as they were.
-/// Errors: DADAPT_ERROR_UNKNOWN_TENSOR, _TENSOR_TWICE, _UNKNOWN_DTYPE, _DTYPE, _LENGTH,
-/// _STATE_COUNT, _NULL_POINTER, _MISALIGNED, _OVERLAP, _GRADIENT_KIND, _ROW_OUT_OF_RANGE: of the
-/// arrays. _STRUCT_SIZE, _RESERVED: of
-/// the structs. _MIXED_LR, _COEFFICIENT, _NOT_FOR_ROWS: of the options. _NON_FINITE_GRADIENT: of the gradients.
-/// _THREADS: of the system. _STEP_OPEN: a step in parts has not ended. _POISONED: after an earlier
-/// _INTERNAL.
+/// Errors: DADAPT_ERROR_UNKNOWN_TENSOR, _TENSOR_TWICE, _UNKNOWN_DTYPE, _DTYPE, _GRADIENT_DTYPE,
+/// _GRADIENT_KEPT_IN, _LENGTH, _STATE_COUNT, _NULL_POINTER, _MISALIGNED, _OVERLAP, _GRADIENT_KIND,
+/// _ROW_OUT_OF_RANGE: of the arrays. _STRUCT_SIZE, _RESERVED: of the structs. _MIXED_LR,
+/// _COEFFICIENT, _NOT_FOR_ROWS: of the options. _NON_FINITE_GRADIENT: of the gradients. _THREADS: of
+/// the system. _STEP_OPEN: a step in parts has not ended. _POISONED: after an earlier _INTERNAL.
 ///
 /// After the first step of the same tensors nothing is allocated, but where a line is
 /// logged and what handing out a large step to threads takes.
 ///
 /// # Safety
-/// optimizer is NULL or from dadapt_optimizer_new. The arrays hold len initialised elements of the
-/// tensor's type, and no other thread uses them during the call.
+/// optimizer is NULL or from dadapt_optimizer_new. The arrays hold len initialised elements of their
+/// types, and no other thread uses them during the call.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dadapt_optimizer_step(
     optimizer: *mut dadapt_optimizer,

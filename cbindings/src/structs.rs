@@ -1,7 +1,6 @@
 //! Structs that start with their size, of this version or another: tensors read, reports written.
 
 use crate::handle::{Outcome, null};
-use crate::optimizer::dtype_of;
 use crate::status::{
     DADAPT_ERROR_NULL_POINTER, DADAPT_ERROR_RESERVED, DADAPT_ERROR_STATE_COUNT,
     DADAPT_ERROR_STRUCT_SIZE, DADAPT_ERROR_UNKNOWN_DTYPE, Failure,
@@ -101,19 +100,11 @@ unsafe fn read_tensor(start: *const u8, size: usize, place: Place) -> Outcome<da
         // SAFETY: this function's contract.
         unsafe { read_other_version(start, size, place)? }
     };
-    if tensor.reserved | tensor.reserved2 != 0 {
-        return Err(not_reserved(&tensor, place));
+    if tensor.reserved != 0 {
+        let detail = format!("{place}reserved is {}, not 0", tensor.reserved);
+        return Err(Failure::new(DADAPT_ERROR_RESERVED, detail));
     }
     Ok(tensor)
-}
-
-#[cold]
-fn not_reserved(tensor: &dadapt_tensor, place: Place) -> Failure {
-    let (name, value) = match tensor.reserved {
-        0 => ("reserved2", tensor.reserved2),
-        value => ("reserved", value),
-    };
-    Failure::new(DADAPT_ERROR_RESERVED, format!("{place}{name} is {value}, not 0"))
 }
 
 /// # Safety
@@ -127,7 +118,7 @@ unsafe fn tensor_step(
     let id = TensorId::from_code(given.id);
     let dtype: DType = match given.dtype {
         0 => optimizer.tensor_info(id)?.0,
-        code => dtype_of(code)?,
+        code => DType::from_code(code)?,
     };
     if given.state.is_null() && given.state_count > 0 {
         let detail = format!("{place}state is NULL, and state_count is {}", given.state_count);
@@ -148,7 +139,11 @@ unsafe fn tensor_step(
     let state = &state[..given.state_count];
     let (p, g) = (given.p.cast(), given.g.cast());
     // SAFETY: this function's contract.
-    let step = unsafe { TensorStep::from_raw(id, dtype, given.len, p, g, state) };
+    let mut step = unsafe { TensorStep::from_raw(id, dtype, given.len, p, g, state) };
+    if given.g_dtype != 0 {
+        // SAFETY: as above.
+        step = unsafe { step.with_raw_gradient_dtype(DType::from_code(given.g_dtype)?) };
+    }
     let index = match given.row_type {
         0 if given.row_count == 0 && given.rows.is_null() => return Ok(step),
         DADAPT_INDEX_U32 => Index::U32,

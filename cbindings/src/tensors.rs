@@ -3,11 +3,11 @@
 use crate::algorithm::dadapt_dtype;
 use crate::config::dadapt_group;
 use crate::handle::{Outcome, change, out, read, text, write_if_wanted};
-use crate::optimizer::{dadapt_optimizer, dtype_of};
+use crate::optimizer::dadapt_optimizer;
 use crate::status::{
     DADAPT_ERROR_OUT_OF_BOUNDS, DADAPT_ERROR_UNKNOWN_TENSOR, Failure, dadapt_status,
 };
-use dadapt::{GroupId, Optimizer, StateOwner};
+use dadapt::{DType, GroupId, Optimizer, StateOwner};
 use std::ffi::c_char;
 
 /// Arguments of the functions that register tensors.
@@ -34,7 +34,7 @@ unsafe fn add_tensor(
     let name = if name.is_null() { &number } else { unsafe { text(name, "name")? } };
     // SAFETY: as above.
     let to = unsafe { out(id, "id")? };
-    let (group, dtype) = (GroupId::new(group as usize), dtype_of(dtype)?);
+    let (group, dtype) = (GroupId::new(group as usize), DType::from_code(dtype)?);
     let added = match (width, owner) {
         (Some(width), _) => optimizer.add_rows(group, name, dtype, len, width, owner)?,
         (None, StateOwner::Library) => optimizer.add_tensor(group, name, dtype, len)?,
@@ -50,10 +50,11 @@ unsafe fn add_tensor(
 ///
 /// group: its number, not DADAPT_ALL_GROUPS.
 /// name: what messages call the tensor; must be new. NULL names it by its id. Copied.
-/// dtype: DADAPT_DTYPE_F32 or DADAPT_DTYPE_F64, also of its state.
+/// dtype: of its parameters: DADAPT_DTYPE_F32, _F64, _BF16 or _F16. Gradients may be of another, as
+///     each step says. State is of what DADAPT_KEY_STATE and dadapt_config_set_state_dtype say.
 /// id: out; ids count from 0.
-/// Errors: DADAPT_ERROR_UNKNOWN_GROUP, _DUPLICATE_NAME, _UNKNOWN_DTYPE, _TOO_LONG,
-/// _OUT_OF_MEMORY, _INVALID_UTF8, _STEP_OPEN, _NULL_POINTER.
+/// Errors: DADAPT_ERROR_UNKNOWN_GROUP, _DUPLICATE_NAME, _UNKNOWN_DTYPE, _DTYPE_NOT_FOR, _STATE_DTYPE,
+/// _TOO_LONG, _OUT_OF_MEMORY, _INVALID_UTF8, _STEP_OPEN, _NULL_POINTER.
 ///
 /// # Safety
 /// optimizer is NULL or from dadapt_optimizer_new; name is NULL or a string; id is NULL or can be
@@ -79,9 +80,9 @@ pub unsafe extern "C" fn dadapt_optimizer_add_tensor(
 /// Registers a tensor whose state the caller keeps and gives to each step: the field state of
 /// dadapt_tensor. Arguments and errors are those of dadapt_optimizer_add_tensor.
 ///
-/// There are dadapt_algorithm_state_count arrays of dtype, as large as dadapt_optimizer_state_bytes
-/// says. They may hold anything before the tensor's first gradient and are left alone between
-/// steps; they may be moved.
+/// There are dadapt_optimizer_state_count arrays, as large as dadapt_optimizer_state_bytes says, and
+/// aligned to elements of what dadapt_optimizer_state_info says. They may hold anything before the
+/// tensor's first gradient and are left alone between steps; they may be moved.
 ///
 /// # Safety
 /// As dadapt_optimizer_add_tensor.
@@ -109,6 +110,7 @@ pub unsafe extern "C" fn dadapt_optimizer_add_tensor_with_state_of_caller(
 /// rows, width: its rows, and the elements of each. len of dadapt_tensor is rows*width.
 /// state_of_caller: 0, or 1 where the caller keeps the state: alphak, sk, x0 and weighted_sk, each
 ///     as large as the table, and all 0 before the table's first gradient.
+/// dtype: DADAPT_DTYPE_F32 or DADAPT_DTYPE_F64, also of gradients and state.
 /// Other arguments: as dadapt_optimizer_add_tensor.
 ///
 /// A step reads and writes the rows it is given and no others. Tables and other tensors may share an

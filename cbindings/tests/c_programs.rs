@@ -104,6 +104,8 @@ programs! {
     resume_under_valgrind_is_clean, "resume.c", run_under_valgrind;
     family_algorithms_by_number_train, "family.c", run_plainly;
     family_under_valgrind_is_clean, "family.c", run_under_valgrind;
+    dtypes_short_ones_train_and_are_refused, "dtypes.c", run_plainly;
+    dtypes_under_valgrind_is_clean, "dtypes.c", run_under_valgrind;
     faults_panics_poison_the_handle, "faults.c", run_plainly;
     faults_under_valgrind_is_clean, "faults.c", run_under_valgrind;
     variables_forced_or_wrong_are_obeyed_or_refused, "variables.c", run_plainly;
@@ -120,8 +122,16 @@ programs! {
 
 #[test]
 fn shared_library_programs_run() {
-    let files =
-        ["surface.c", "refusals.c", "training.c", "parts.c", "family.c", "rows.c", "environment.c"];
+    let files = [
+        "surface.c",
+        "refusals.c",
+        "training.c",
+        "parts.c",
+        "family.c",
+        "dtypes.c",
+        "rows.c",
+        "environment.c",
+    ];
     for file in files.into_iter().chain(["cplusplus.cpp"]) {
         run(&mut program(&compile(file, Link::Shared, "shared")));
     }

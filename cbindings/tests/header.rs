@@ -4,7 +4,7 @@
 mod support;
 
 use cbindgen::{Builder, Config, DocumentationStyle, EnumConfig, Language, Style};
-use dadapt::{Algorithm, Isa, Key};
+use dadapt::{Algorithm, DType, Isa, Key, State};
 use std::fs;
 use support::{golden_symbols, here};
 
@@ -141,8 +141,17 @@ fn header_constants_cover_what_rust_has() {
     let keys = Key::ALL.iter().map(|key| ("KEY", key.name(), *key as i32));
     let algorithms = Algorithm::ALL.iter().map(|a| ("ALGORITHM", a.name(), *a as i32));
     let isas = Isa::ALL.iter().map(|isa| ("ISA", isa.name(), *isa as i32));
-    for (family, name, code) in keys.chain(algorithms).chain(isas) {
+    let dtypes = DType::ALL.iter().map(|dtype| ("DTYPE", dtype.name(), *dtype as i32));
+    for (family, name, code) in keys.chain(algorithms).chain(isas).chain(dtypes) {
         let line = format!("#define DADAPT_{family}_{} {code}\n", name.to_uppercase());
+        assert!(header.contains(&line), "the header lacks {line}");
+    }
+    for state in State::ALL {
+        let line = format!(
+            "#define DADAPT_STATE_{} {}\n",
+            format!("{state:?}").to_uppercase(),
+            state as i32
+        );
         assert!(header.contains(&line), "the header lacks {line}");
     }
 }

@@ -94,6 +94,16 @@ impl Settings {
         Ok(())
     }
 
+    /// What a slot is set to be kept in; `None` where it is left to [`Key::State`].
+    pub(super) fn get_state_dtype(
+        &self,
+        descriptor: &Descriptor,
+        group: Option<GroupId>,
+        slot: &str,
+    ) -> Result<Option<DType>> {
+        Ok(self.options(group)?.state_dtype(slot_of(descriptor, slot)?))
+    }
+
     pub(super) fn get(
         &self,
         descriptor: &Descriptor,
@@ -241,6 +251,15 @@ impl Config {
     ) -> Result<&mut Self> {
         self.settings.set_state_dtype(&self.algorithm.descriptor(), group, slot, dtype)?;
         Ok(self)
+    }
+
+    /// What [`set_state_dtype`](Self::set_state_dtype) has set for a slot, of a group or as for groups
+    /// to come.
+    ///
+    /// # Errors
+    /// [`Error::UnknownState`], [`Error::UnknownGroup`].
+    pub fn get_state_dtype(&self, group: Option<GroupId>, slot: &str) -> Result<Option<DType>> {
+        self.settings.get_state_dtype(&self.algorithm.descriptor(), group, slot)
     }
 
     /// An option of the optimizer, or of all groups as set for those to come.

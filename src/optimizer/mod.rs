@@ -251,17 +251,51 @@ impl Optimizer {
         }
         let before = self.settings.changes_layout(key).then(|| self.settings.clone());
         self.settings.set(&self.descriptor, group, key, value)?;
-        if let Some(before) = before
-            && self.tensors.iter().any(|tensor| self.layout_of(tensor).ok() != Some(tensor.layout))
-        {
-            self.settings = before;
-            let when = "before tensors are added whose state it decides";
-            return Err(Error::Fixed { key, when });
+        if let Some(before) = before {
+            self.keep_layouts(key, before)?;
         }
         if key == Key::D0 {
             self.estimators.iter_mut().for_each(|estimator| *estimator = Estimator::new(value));
         }
         Ok(())
+    }
+
+    /// Puts options back that were set although tensors have their state by what was before.
+    fn keep_layouts(&mut self, key: Key, before: Settings) -> Result<()> {
+        if self.tensors.iter().all(|tensor| self.layout_of(tensor).ok() == Some(tensor.layout)) {
+            return Ok(());
+        }
+        self.settings = before;
+        Err(Error::Fixed { key, when: "before tensors are added whose state it decides" })
+    }
+
+    /// Sets what a state slot of tensors to come is kept in, as [`Config::set_state_dtype`] does.
+    ///
+    /// # Errors
+    /// As there; [`Error::Fixed`] where there are tensors whose state would change;
+    /// [`Error::StepOpen`].
+    pub fn set_state_dtype(
+        &mut self,
+        group: Option<GroupId>,
+        slot: &str,
+        dtype: Option<crate::DType>,
+    ) -> Result<()> {
+        self.refuse_open()?;
+        let before = self.settings.clone();
+        self.settings.set_state_dtype(&self.descriptor, group, slot, dtype)?;
+        self.keep_layouts(Key::State, before)
+    }
+
+    /// What is set for a state slot, as [`Config::get_state_dtype`] has it.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn get_state_dtype(
+        &self,
+        group: Option<GroupId>,
+        slot: &str,
+    ) -> Result<Option<crate::DType>> {
+        self.settings.get_state_dtype(&self.descriptor, group, slot)
     }
 
     /// What state a tensor has by the options as they are.
@@ -392,8 +426,31 @@ impl Optimizer {
     /// # Errors
     /// As [`raw_state_mut`](Self::raw_state_mut).
     pub fn state_values(&self, tensor: TensorId, slot: &str) -> Result<Vec<f64>> {
+        let mut values = vec![0.0; self.state_len(tensor, slot)?];
+        self.read_state(tensor, slot, None, 0, &mut values)?;
+        Ok(values)
+    }
+
+    /// The values of a tensor's state of that name from element `first` on, as many as `to` has room
+    /// for: exact, whatever they are kept in.
+    ///
+    /// State of the caller's is `state`, the bytes that it is kept in; of the library's own that is
+    /// `None`. Nothing is allocated.
+    ///
+    /// # Errors
+    /// [`Error::UnknownTensor`], [`Error::UnknownState`]; [`Error::StateOfCaller`] where `state` is
+    /// wanted, [`Error::StateCount`] where it is not; [`Error::Misaligned`]; [`Error::Length`] of
+    /// `state`, or where there are not so many elements.
+    pub fn read_state(
+        &self,
+        tensor: TensorId,
+        slot: &str,
+        state: Option<&[u8]>,
+        first: usize,
+        to: &mut [f64],
+    ) -> Result<()> {
         let tensor = self.registered(tensor)?;
-        tensor.state_values(self.slot(tensor, slot)?)
+        tensor.read_state(self.slot(tensor, slot)?, state, first, to)
     }
 
     /// A tensor's element type, length and who owns its state.

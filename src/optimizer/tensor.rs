@@ -9,7 +9,7 @@ use crate::dtype::{DType, Element};
 use crate::engine::tiles::groups;
 use crate::error::{Error, Result};
 use crate::kernel::ahead::Ahead;
-use crate::kernel::codec::{Format, Place, TILE};
+use crate::kernel::codec::{Place, TILE};
 use crate::kernel::isa::Isa;
 use crate::kernel::rounding::hash_name;
 use std::marker::PhantomData;
@@ -227,38 +227,90 @@ impl Tensor {
         Ok(unsafe { slice::from_raw_parts_mut(start, self.slot_bytes(slot)) })
     }
 
-    /// A slot's values, whatever they are kept in.
-    pub(super) fn state_values(&self, slot: usize) -> Result<Vec<f64>> {
-        let (start, len) = (self.start(slot)?, self.slot_len(slot));
-        let format = match self.slots.get(slot) {
-            Some(_) => self.layout.formats[slot],
-            None => Format::new(DType::F32, false),
+    /// A slot's values from `first` on, whatever they are kept in; the caller's are given.
+    pub(super) fn read_state(
+        &self,
+        slot: usize,
+        state: Option<&[u8]>,
+        first: usize,
+        to: &mut [f64],
+    ) -> Result<()> {
+        let (len, dtype) = (self.slot_len(slot), self.slot_dtype(slot));
+        let start = self.start_of(slot, state)?;
+        if first.checked_add(to.len()).is_none_or(|end| end > len) {
+            let (what, given) = (self.array_name(slot), first.saturating_add(to.len()));
+            return Err(Error::Length { tensor: self.name.clone(), what, given, registered: len });
+        }
+        match dtype {
+            // SAFETY: there are `len` elements of that type, aligned, by `start_of`.
+            DType::F32 => unsafe { copy_values::<f32>(start, first, to) },
+            // SAFETY: as above.
+            DType::F64 => unsafe { copy_values::<f64>(start, first, to) },
+            // SAFETY: as above, as tiles.
+            _ => unsafe { self.decode_values(slot, start, first, to) },
+        }
+        Ok(())
+    }
+
+    /// Where a slot starts: the library's own, or what the caller gives.
+    fn start_of(&self, slot: usize, state: Option<&[u8]>) -> Result<*const u8> {
+        let (Some(state), StateOwner::Caller) = (state, self.owner) else {
+            if state.is_some() {
+                let tensor = self.name.clone();
+                return Err(Error::StateCount { tensor, expected: 0, given: 1 });
+            }
+            return self.start(slot).map(<*mut u8>::cast_const);
         };
-        if format.dtype == DType::F64 {
-            return Ok(self.state::<f64>(slot)?.to_vec());
+        let (bytes, align) = (self.slot_bytes(slot), self.slot_dtype(slot).size());
+        let (tensor, what) = (self.name.clone(), self.array_name(slot));
+        if state.len() != bytes {
+            let (given, registered) = (state.len() / align, bytes / align);
+            return Err(Error::Length { tensor, what, given, registered });
         }
-        if format.dtype == DType::F32 {
-            return Ok(self.state::<f32>(slot)?.iter().map(|x| f64::from(*x)).collect());
+        if bytes > 0 && !state.as_ptr().addr().is_multiple_of(align) {
+            return Err(Error::Misaligned { tensor, what, align });
         }
+        Ok(state.as_ptr())
+    }
+
+    /// # Safety
+    /// `start` holds the slot, which is neither of f32 nor of f64, and `first + to.len()` elements of
+    /// it at least; nobody writes them.
+    unsafe fn decode_values(&self, slot: usize, start: *const u8, first: usize, to: &mut [f64]) {
+        let (len, format) = (self.slot_len(slot), self.layout.formats[slot]);
         let sliced = self.slots[slot].role == Role::Statistic;
         let before = |x| if sliced { self.layout.slice.before(x) } else { x };
-        let mut values = Vec::with_capacity(len);
-        let mut tile = vec![0.0f32; TILE];
+        let token = Isa::Scalar.require().expect("every machine has it");
+        let mut tile = [0.0f32; TILE];
         for (i, at) in (0..self.len).step_by(TILE).enumerate() {
-            let (first, end) = (before(at), before(self.len.min(at + TILE)));
+            let (from, end) = (before(at), before(self.len.min(at.saturating_add(TILE))));
+            let (wanted, until) = (from.max(first), end.min(first + to.len()));
+            if wanted >= until {
+                continue;
+            }
             let place = Place {
-                codes: start.wrapping_add(first * format.dtype.size()),
-                exponents: start.wrapping_add(len + i * groups(before(TILE))),
+                codes: start.wrapping_add(from * format.dtype.size()).cast_mut(),
+                exponents: start.wrapping_add(len + i * groups(before(TILE))).cast_mut(),
             };
-            let token = Isa::Scalar.require().expect("every machine has it");
-            // SAFETY: tiles are laid out so by the steps, within what `new` allocated.
+            // SAFETY: tiles are laid out so by the steps, within this function's own contract.
             unsafe {
-                format.decode(token, place, end - first, tile.as_mut_ptr(), &mut Ahead::none())
+                format.decode(token, place, end - from, tile.as_mut_ptr(), &mut Ahead::none())
             };
-            values.extend(tile[..end - first].iter().map(|x| f64::from(*x)));
+            let values = &tile[wanted - from..until - from];
+            let to = &mut to[wanted - first..until - first];
+            to.iter_mut().zip(values).for_each(|(to, value)| *to = f64::from(*value));
         }
-        Ok(values)
     }
+}
+
+/// Elements of an array from `first` on.
+///
+/// # Safety
+/// `start` is aligned and holds `first + to.len()` elements at least that nobody writes.
+unsafe fn copy_values<E: Element>(start: *const u8, first: usize, to: &mut [f64]) {
+    // SAFETY: this function's own contract.
+    let values = unsafe { slice::from_raw_parts(start.cast::<E>().add(first), to.len()) };
+    to.iter_mut().zip(values).for_each(|(to, value)| *to = value.to_f64());
 }
 
 /// The type of the numbers of rows.

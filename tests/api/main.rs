@@ -1,5 +1,6 @@
 //! The public surface beside numbers: errors and their words, reports, the log, forked processes.
 
+mod bytes;
 mod dtypes;
 mod errors;
 #[cfg(unix)]

@@ -14,6 +14,11 @@ static_assert(std::is_same<dadapt_status, std::int32_t>::value, "statuses are in
 static_assert(std::is_standard_layout<dadapt_tensor>::value, "plain struct");
 static_assert(offsetof(dadapt_tensor, struct_size) == 0, "its size comes first");
 static_assert(offsetof(dadapt_report, struct_size) == 0, "its size comes first");
+static_assert(offsetof(dadapt_tensor, g_dtype) == offsetof(dadapt_tensor, dtype) + 4 &&
+                  offsetof(dadapt_tensor, p) == offsetof(dadapt_tensor, dtype) + 8,
+              "the gradient's type is where 0 was");
+static_assert(offsetof(dadapt_report, overflows) == offsetof(dadapt_report, reserved) + 4,
+              "at the end of what was");
 static_assert(DADAPT_VERSION_NUMBER >= 100, "a number to compare in the preprocessor");
 
 namespace {

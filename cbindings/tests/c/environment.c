@@ -28,6 +28,9 @@ static unsigned control(void)
 #endif
 }
 
+/* What state is kept in. */
+static double state;
+
 static result train(void)
 {
     const unsigned before = control();
@@ -37,6 +40,7 @@ static result train(void)
     uint64_t id;
     memcpy(r.p, start, sizeof r.p);
     OK(dadapt_config_set_f64(config, DADAPT_ALL_GROUPS, DADAPT_KEY_WEIGHT_DECAY, 0.1));
+    OK(dadapt_config_set_f64(config, DADAPT_ALL_GROUPS, DADAPT_KEY_STATE, state));
     FAILS(DADAPT_ERROR_OUT_OF_BOUNDS, "NaN",
           dadapt_config_set_f64(config, DADAPT_ALL_GROUPS, DADAPT_KEY_LR, (double)NAN));
     FAILS(DADAPT_ERROR_OUT_OF_BOUNDS, "5e-324",
@@ -60,13 +64,8 @@ static result train(void)
     return r;
 }
 
-int main(void)
+static void in_every_environment(void)
 {
-    for (size_t i = 0; i < LEN; i++) {
-        start[i] = value_at(i);
-        for (size_t step = 0; step < STEPS; step++) /* some of them subnormal */
-            gradients[step][i] = i % 7 ? value_at(i + 100) : ldexpf(value_at(i + step), -130);
-    }
     const result expected = train();
     CHECK(expected.d > 1e-6);
 
@@ -93,5 +92,16 @@ int main(void)
         CHECK(!memcmp(&trapping, &expected, sizeof trapping));
     }
 #endif
+}
+
+int main(void)
+{
+    for (size_t i = 0; i < LEN; i++) {
+        start[i] = value_at(i);
+        for (size_t step = 0; step < STEPS; step++) /* some of them subnormal */
+            gradients[step][i] = i % 7 ? value_at(i + 100) : ldexpf(value_at(i + step), -130);
+    }
+    for (state = DADAPT_STATE_FULL; state <= DADAPT_STATE_Q8; state++)
+        in_every_environment();
     return EXIT_SUCCESS;
 }

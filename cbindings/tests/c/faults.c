@@ -17,7 +17,8 @@ static void only_reads_and_free(dadapt_optimizer *opt, uint64_t id, const dadapt
     double value = 0.0;
     const char *isa = NULL;
     void *state = NULL;
-    size_t bytes = 0;
+    size_t bytes = 0, count = 0;
+    dadapt_dtype dtype = 77;
 
     CHECK(strstr(dadapt_optimizer_last_error(opt), "internal error"));
     CHECK(strstr(dadapt_optimizer_last_error(opt), "injected"));
@@ -26,6 +27,7 @@ static void only_reads_and_free(dadapt_optimizer *opt, uint64_t id, const dadapt
     FAILS(poisoned, "", dadapt_optimizer_set_f64(opt, all, DADAPT_KEY_LR, 1.0));
     FAILS(poisoned, "", dadapt_optimizer_set_f64_by_name(opt, all, "lr", 1.0));
     FAILS(poisoned, "", dadapt_optimizer_set_lr(opt, 0, 1.0));
+    FAILS(poisoned, "", dadapt_optimizer_set_state_dtype(opt, all, "s", DADAPT_DTYPE_Q8));
     FAILS(poisoned, "", dadapt_optimizer_add_group(opt, &group));
     FAILS(poisoned, "",
           dadapt_optimizer_add_tensor(opt, 0, "x", DADAPT_DTYPE_F32, 1, &number));
@@ -48,6 +50,12 @@ static void only_reads_and_free(dadapt_optimizer *opt, uint64_t id, const dadapt
     OK(dadapt_optimizer_tensor_id(opt, "w", &number));
     OK(dadapt_optimizer_state(opt, id, 0, &state, NULL, NULL));
     OK(dadapt_optimizer_state_bytes(opt, id, 0, &bytes));
+    OK(dadapt_optimizer_state_count(opt, id, &count));
+    OK(dadapt_optimizer_state_info(opt, id, 0, NULL, &dtype, NULL));
+    OK(dadapt_optimizer_state_values(opt, id, 0, NULL, 0, 1, &value));
+    CHECK(count == STATES && dtype == DADAPT_DTYPE_F32 && value == (double)*(float *)state);
+    OK(dadapt_optimizer_get_state_dtype(opt, 0, "s", &dtype));
+    CHECK(dtype == 0);
     OK(dadapt_optimizer_group_report(opt, 0, &report));
     CHECK(report.k == 2);
     int32_t frozen = 77;
@@ -101,8 +109,45 @@ static void panic_at(int32_t place)
     dadapt_optimizer_free(opt);
 }
 
+/* With bf16 parameters, a master copy and 8-bit state the handle is as poisoned, and as readable. */
+static void panic_in_short_types(void)
+{
+    dadapt_config *config = new_config(DADAPT_ALGORITHM_ADAM);
+    OK(dadapt_config_set_f64(config, DADAPT_ALL_GROUPS, DADAPT_KEY_STATE, DADAPT_STATE_Q8));
+    dadapt_optimizer *opt = new_optimizer(config);
+    uint16_t p[LEN], p_before[LEN];
+    float g[LEN];
+    double values[LEN], before[STATES + 1][LEN];
+    size_t count = 0;
+    uint64_t id;
+    OK(dadapt_optimizer_add_tensor(opt, 0, "w", DADAPT_DTYPE_BF16, LEN, &id));
+    for (size_t i = 0; i < LEN; i++) {
+        p[i] = (uint16_t)(0x3f80 + i);
+        g[i] = value_at(i);
+    }
+    dadapt_tensor t = tensor_of(id, LEN, p, g);
+    t.g_dtype = DADAPT_DTYPE_F32;
+    OK(dadapt_optimizer_step(opt, &t, 1, NULL));
+    OK(dadapt_optimizer_state_count(opt, id, &count));
+    CHECK(count == STATES + 1);
+    for (size_t slot = 0; slot < count; slot++)
+        OK(dadapt_optimizer_state_values(opt, id, slot, NULL, 0, LEN, before[slot]));
+    memcpy(p_before, p, sizeof p);
+
+    OK(dadapt_fault_inject(opt, IN_SWEEP));
+    FAILS(DADAPT_ERROR_INTERNAL, "injected", dadapt_optimizer_step(opt, &t, 1, NULL));
+    FAILS(DADAPT_ERROR_POISONED, "", dadapt_optimizer_step(opt, &t, 1, NULL));
+    for (size_t slot = 0; slot < count; slot++) {
+        OK(dadapt_optimizer_state_values(opt, id, slot, NULL, 0, LEN, values));
+        CHECK(!memcmp(values, before[slot], sizeof values));
+    }
+    CHECK(!memcmp(p, p_before, sizeof p));
+    dadapt_optimizer_free(opt);
+}
+
 int main(void)
 {
+    panic_in_short_types();
     panic_at(BEFORE_SWEEP);
     panic_at(IN_SWEEP);
     panic_at(IN_A_PART);

@@ -128,7 +128,7 @@ static void arrays_that_do_not_fit(scene *s)
             t[0].p = (char *)m->a + 1);
     REFUSED(DADAPT_ERROR_MISALIGNED, "the gradient of tensor \"b\" is not aligned to the 8 bytes",
             t[1].g = (const char *)m->gb + 4);
-    REFUSED(DADAPT_ERROR_MISALIGNED, "the state of tensor \"b\"",
+    REFUSED(DADAPT_ERROR_MISALIGNED, "exp_avg_sq of tensor \"b\"",
             s->state[1] = (char *)m->state[1] + 2);
 
     REFUSED(DADAPT_ERROR_OVERLAP, "the gradient of tensor \"a\"", t[0].g = m->a);
@@ -147,7 +147,7 @@ static void arrays_that_do_not_fit(scene *s)
     REFUSED(DADAPT_ERROR_STATE_COUNT, "\"a\" needs 0",
             (t[0].state = s->state, t[0].state_count = STATES));
     REFUSED(DADAPT_ERROR_NULL_POINTER, "tensors[1].state is NULL", t[1].state = NULL);
-    REFUSED(DADAPT_ERROR_NULL_POINTER, "the state of tensor \"b\"", s->state[2] = NULL);
+    REFUSED(DADAPT_ERROR_NULL_POINTER, "s of tensor \"b\"", s->state[2] = NULL);
     refused(s, NULL, 1, DADAPT_ERROR_NULL_POINTER, "tensors is NULL, and n is 1", __LINE__);
 }
 

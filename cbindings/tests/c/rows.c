@@ -108,8 +108,8 @@ static void bad_rows_change_nothing(void)
     t = table_of(id, p, g, rows, 2, 3);
     FAILS(DADAPT_ERROR_UNKNOWN_DTYPE, "row_type is 3", dadapt_optimizer_step(optimizer, &t, 1, NULL));
     t = table_of(id, p, g, rows, 2, DADAPT_INDEX_U32);
-    t.reserved2 = 1;
-    FAILS(DADAPT_ERROR_RESERVED, "reserved2", dadapt_optimizer_step(optimizer, &t, 1, NULL));
+    t.reserved = 1;
+    FAILS(DADAPT_ERROR_RESERVED, "reserved is 1", dadapt_optimizer_step(optimizer, &t, 1, NULL));
     t = table_of(dense, p, g, rows, 2, DADAPT_INDEX_U32);
     FAILS(DADAPT_ERROR_GRADIENT_KIND, "dense", dadapt_optimizer_step(optimizer, &t, 1, NULL));
     t = tensor_of(id, LEN, p, before);

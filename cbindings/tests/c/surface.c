@@ -3,7 +3,7 @@
 
 #include <math.h>
 
-enum { LAST_KEY = DADAPT_KEY_D_PER_GROUP };
+enum { LAST_KEY = DADAPT_KEY_SLICE_BY_LINE };
 
 static void versions(void)
 {
@@ -21,7 +21,7 @@ static void names(void)
     CHECK(!strcmp(dadapt_status_name(DADAPT_ERROR_LENGTH), "DADAPT_ERROR_LENGTH"));
     CHECK(!strcmp(dadapt_status_name(DADAPT_ERROR_INTERNAL), "DADAPT_ERROR_INTERNAL"));
     CHECK(!strcmp(dadapt_status_name(-1), "unknown status"));
-    CHECK(!strcmp(dadapt_status_name(DADAPT_ERROR_NOT_FOR_ROWS + 1), "unknown status"));
+    CHECK(!strcmp(dadapt_status_name(DADAPT_ERROR_NOTHING_TO_ROUND + 1), "unknown status"));
 
     CHECK(!strcmp(dadapt_algorithm_name(DADAPT_ALGORITHM_ADAM), "adam"));
     CHECK(!strcmp(dadapt_algorithm_name(DADAPT_ALGORITHM_SGD), "sgd"));
@@ -182,7 +182,7 @@ static void tensors(void)
           dadapt_optimizer_add_tensor(opt, 9, "x", DADAPT_DTYPE_F32, 1, &id));
     FAILS(DADAPT_ERROR_UNKNOWN_GROUP, "no group",
           dadapt_optimizer_add_tensor(opt, DADAPT_ALL_GROUPS, "x", DADAPT_DTYPE_F32, 1, &id));
-    FAILS(DADAPT_ERROR_UNKNOWN_DTYPE, "3", dadapt_optimizer_add_tensor(opt, 0, "x", 3, 1, &id));
+    FAILS(DADAPT_ERROR_UNKNOWN_DTYPE, "6", dadapt_optimizer_add_tensor(opt, 0, "x", 6, 1, &id));
     FAILS(DADAPT_ERROR_TOO_LONG, "\"x\"",
           dadapt_optimizer_add_tensor(opt, 0, "x", DADAPT_DTYPE_F32, SIZE_MAX, &id));
     FAILS(DADAPT_ERROR_OUT_OF_MEMORY, "\"x\"",

@@ -226,7 +226,7 @@ static void other_versions_of_structs(void)
         dadapt_report known;
         uint64_t later;
     } long_report;
-    enum { VERSIONS = 4 };
+    enum { VERSIONS = 5 };
     float p[VERSIONS][LEN], g[LEN];
     double d[VERSIONS];
     dadapt_movement movement[VERSIONS];
@@ -248,6 +248,8 @@ static void other_versions_of_structs(void)
         /* What 0.1.0 had. */
         if (version == 3)
             report.struct_size = offsetof(dadapt_report, sweeps);
+        if (version == 4)
+            report.struct_size = offsetof(dadapt_report, overflows);
         if (version == 2) {
             longer.known.struct_size = sizeof longer;
             memset(&long_report, 0x5a, sizeof long_report);
@@ -273,6 +275,7 @@ static void other_versions_of_structs(void)
             CHECK(report.sweeps == untouched.sweeps && report.reserved == untouched.reserved);
         } else if (version != 1) {
             CHECK(report.sweeps == DADAPT_SWEEPS_ONE && report.reserved == 0);
+            CHECK(report.overflows == (version == 4 ? UINT64_C(0x5a5a5a5a5a5a5a5a) : 0));
         }
         dadapt_optimizer_free(opt);
     }
