@@ -81,7 +81,7 @@ fn compare(args: &Args) -> Result<(), Box<dyn Error>> {
         let shape = Shape { inputs: train.inputs, hidden, classes: data::CLASSES };
         let initial = shape.initial(&mut rng);
         let growth_rate = args.growth_rate;
-        let task = Task { growth_rate, train, test, shape, initial, rng, epochs, batch };
+        let task = Task { growth_rate, seed, train, test, shape, initial, rng, epochs, batch };
         for entry in &mut entries {
             bar.set_message(format!("seed {seed}, {}", entry.mode.name));
             entry.runs.push(task.run(&entry.mode, &[], || bar.inc(1))?);

@@ -98,11 +98,12 @@ impl Method {
     pub fn new(
         mode: &Mode,
         shape: Shape,
-        growth_rate: f64,
+        (growth_rate, seed): (f64, u64),
         net: &mut Tensors,
     ) -> Result<Self, dadapt::Error> {
         let mut config = Config::new(Algorithm::Adam);
         config.set(Key::GrowthRate, growth_rate)?.set(Key::State, mode.state)?;
+        config.set(Key::Seed, seed as f64)?;
         config.set(Key::Master, mode.parameters == Parameters::Master)?;
         let mut nearest = Vec::new();
         for (slot, kept) in &mode.slots {

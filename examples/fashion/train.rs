@@ -18,6 +18,8 @@ pub struct Task<'a> {
     pub batch: usize,
     /// 1.02 acts as a warm-up, as in the digits example.
     pub growth_rate: f64,
+    /// Of the noise of stochastic rounding.
+    pub seed: u64,
 }
 
 /// A finished run.
@@ -49,12 +51,12 @@ impl Task<'_> {
     pub fn run(&self, mode: &Mode, others: &[Mode], tick: impl Fn()) -> Result<Run, dadapt::Error> {
         let start = Instant::now();
         let mut net = self.initial.clone();
-        let mut method = Method::new(mode, self.shape, self.growth_rate, &mut net)?;
+        let mut method = Method::new(mode, self.shape, (self.growth_rate, self.seed), &mut net)?;
         let mut shadows = Vec::new();
         for mode in others {
             let mut net = self.initial.clone();
             shadows.push((
-                Method::new(mode, self.shape, self.growth_rate, &mut net)?,
+                Method::new(mode, self.shape, (self.growth_rate, self.seed), &mut net)?,
                 net,
                 Vec::new(),
             ));

@@ -14,6 +14,7 @@ mod parts;
 mod policies;
 mod properties;
 mod rows;
+mod second_moment;
 mod slices;
 mod special;
 mod sweep;
