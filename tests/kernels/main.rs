@@ -15,6 +15,7 @@ mod parts;
 mod policies;
 mod properties;
 mod rows;
+mod second_moment;
 mod slices;
 mod special;
 mod sweep;
