@@ -118,6 +118,8 @@ impl Rule<8, 3, 2> for Adam {
         if PASS & pass::PARAMETER == 0 {
             let numerator = lanes.mul_add(g, lanes.div(s, denom), numerator);
             let s_l1 = lanes.add(s_l1, lanes.abs(next_s));
+            // Its sums know of the old v alone.
+            let next_v = lanes.saturate(next_v);
             return ((p, [next_m, next_v, next_s]), [numerator, s_l1]);
         }
         let inverse = lanes.div(lanes.splat(E::ONE), lanes.mul(denom, next_denom));

@@ -62,7 +62,7 @@ impl Descriptor {
     where
         R: Rule<COEFFS, SLOTS, SUMS>,
     {
-        const { assert!(COEFFS <= MAX_COEFFS && SLOTS <= MAX_SLOTS && SUMS <= MAX_SUMS) }
+        const { assert!(COEFFS <= MAX_COEFFS && SLOTS < MAX_SLOTS && SUMS <= MAX_SUMS) }
         Descriptor {
             name: R::NAME,
             options: R::OPTIONS,

@@ -65,6 +65,8 @@ pub(crate) struct Job {
     pub(crate) formats: Formats,
     /// Where and of what type the parameter is that follows its master copy.
     pub(crate) copy: Option<(*mut u8, DType)>,
+    /// Whether the master copy, where there is one, holds the parameter.
+    pub(crate) master_is_set: bool,
     /// Whether the step moves by state that rounding changes, and so by what it is rounded to.
     pub(crate) moves_by_kept: bool,
     /// Stands for the tensor in the noise of stochastic rounding.
@@ -182,7 +184,6 @@ impl Jobs {
         (slots, count): (&[Slot], usize),
         into: &mut Sums,
     ) {
-        self.overflows.store(0, Ordering::Relaxed);
         self.reduce(machine, count, into, |job, start, len, sums| {
             let plan = &plans[job.plan];
             let kernel =
@@ -279,6 +280,7 @@ impl Job {
             dtype,
             formats: Formats { p: dtype, g: dtype, state },
             copy: None,
+            master_is_set: false,
             moves_by_kept: false,
             noise: 0,
             group,

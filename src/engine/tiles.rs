@@ -150,7 +150,13 @@ impl Tile<'_> {
         let key = Key::new(self.noise, self.start / TILE);
         // SAFETY: the buffers are this tile's own, and outlive it; zeros are noise of a kind, and
         // nobody holds on to it while it is filled.
-        let noise = unsafe { &mut (*self.buffers).noise };
+        let noise = unsafe {
+            let noise = &raw mut (*self.buffers).noise;
+            if !self.noisy {
+                noise.write_bytes(0, 1);
+            }
+            &mut *noise
+        };
         if !self.noisy {
             key.fill(self.token(), noise);
             self.noisy = true;
@@ -178,6 +184,9 @@ impl Tile<'_> {
     /// As [`sweep`](Self::sweep).
     unsafe fn gradient(&mut self) -> *const u8 {
         let (dtype, working) = (self.job.formats.g, self.job.dtype);
+        if self.kernel.plan.pass & pass::MEND != 0 {
+            return ZEROS.as_ptr(); // it goes along the step alone
+        }
         let g = match self.job.gradient {
             Gradient::Zero => return ZEROS.as_ptr(),
             Gradient::KeptIn(slot) => self.job.streams.state[slot],
@@ -222,7 +231,7 @@ impl Tile<'_> {
     unsafe fn adopt(&mut self, master: *mut f32, copy: *mut u8, of: DType) {
         let (token, format) = (self.token(), Format::new(of, false));
         let of_copy = Place { codes: copy, exponents: copy };
-        if self.job.first {
+        if !self.job.master_is_set {
             // SAFETY: this function's own contract.
             return unsafe { format.decode(token, of_copy, self.len, master, &mut self.ahead) };
         }
@@ -231,6 +240,7 @@ impl Tile<'_> {
         let place = Place { codes: rounded.cast(), exponents: rounded.cast() };
         // SAFETY: this function's own contract; both types have 16 bits, and the buffer has room.
         unsafe {
+            rounded.write_bytes(0, self.len);
             format.encode(
                 token,
                 master,
@@ -308,7 +318,9 @@ impl Tile<'_> {
                 continue;
             }
             // SAFETY: this function's own contract.
-            let how = (unsafe { self.stochastic(i) }, slot.saturates);
+            let rounding = unsafe { self.stochastic(i) };
+            // An infinity would take its whole group of 8-bit state along.
+            let how = (rounding, slot.saturates || format.dtype == DType::Q8 && format.unsigned);
             let (from, to, count) = (
                 streams.state[i].cast(),
                 self.place(i),

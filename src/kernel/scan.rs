@@ -93,6 +93,9 @@ pub(crate) unsafe fn saturate(dtype: DType, x: *mut u8, len: usize) {
 /// # Safety
 /// `from` is aligned and holds `len` elements of type `E` that nobody writes during `'a`.
 unsafe fn elements<'a, E>(from: *const u8, len: usize) -> &'a [E] {
+    if len == 0 {
+        return &[]; // of which the pointer may be null
+    }
     // SAFETY: this function's own contract.
     unsafe { slice::from_raw_parts(from.cast::<E>(), len) }
 }

@@ -9,6 +9,7 @@ use crate::dtype::DType;
 use crate::engine::blocks::{Formats, Job, Jobs, Plan};
 use crate::engine::rows::RowsJob;
 use crate::error::{Error, Result};
+use crate::kernel::rounding::mix;
 use crate::kernel::sweep::Streams;
 use crate::key::Key;
 use std::ptr;
@@ -41,9 +42,9 @@ pub(super) struct Unit {
 }
 
 impl Unit {
-    /// Parameters that the last sweep has sent to infinity.
+    /// Parameters that sweeps have sent to infinity since this was last asked.
     pub(super) fn overflows(&self) -> u64 {
-        self.jobs.overflows.load(Ordering::Relaxed)
+        self.jobs.overflows.swap(0, Ordering::Relaxed)
     }
 
     pub(super) fn clear(&mut self) {
@@ -133,8 +134,10 @@ impl Optimizer {
         let mut job = Job::new(streams, tensor.len, tensor.dtype.working(), tensor.group);
         job.formats = Formats { p: p_dtype, g: given.g_dtype, state: tensor.layout.formats };
         job.copy = copy;
+        job.master_is_set = tensor.master_is_set;
         job.moves_by_kept = tensor.layout.moves_by_kept;
-        job.noise = tensor.noise;
+        // Its own steps too: k stands still where a step makes no progress, or is aborted.
+        job.noise = mix(tensor.noise ^ tensor.steps);
         job.first = tensor.steps == 0;
         job.slice = tensor.layout.slice;
         job.zeros = self.descriptor.copy_of_start.filter(|_| tensor.started_at_zero);
@@ -167,7 +170,9 @@ pub(super) fn check_arrays(
 ) -> Result<[*mut u8; MAX_SLOTS]> {
     let name = || tensor.name.clone();
     tensor.require_dtype(given.dtype)?;
-    check_gradient_dtype(tensor, given)?;
+    if !given.g.is_null() {
+        check_gradient_dtype(tensor, given)?;
+    }
     let array = |start: *const u8, dtype: DType, len: usize, registered: usize, what| {
         let align = dtype.size();
         if len != registered {

@@ -474,7 +474,7 @@ impl Optimizer {
 
     /// The type that a tensor's state of that name is kept in, and its bytes: those of
     /// [`state_len`](Self::state_len) elements and, of [`DType::Q8`](crate::DType::Q8), of the exponents
-    /// that they share, one for 256 elements and four at least.
+    /// that they share, one for 256 elements of each 1,024.
     ///
     /// # Errors
     /// As [`state_len`](Self::state_len).

@@ -470,7 +470,8 @@ impl Optimizer {
         }
         for Given { id, job, moved } in &progress.updated {
             self.note_start(job, *id, *moved);
-            self.tensors[id.index()].steps += 1;
+            let tensor = &mut self.tensors[id.index()];
+            (tensor.steps, tensor.master_is_set) = (tensor.steps + 1, true);
         }
     }
 }

@@ -100,20 +100,25 @@ impl Optimizer {
     /// With `started_at_zero` the library gives back a `p0` of its own, and one of the caller's must be 0.
     ///
     /// # Errors
-    /// [`Error::UnknownTensor`], [`Error::StepOpen`].
+    /// [`Error::UnknownTensor`], [`Error::StepOpen`]; [`Error::OutOfMemory`] for a `p0` that had been given
+    /// back.
     pub fn set_tensor_progress(&mut self, id: TensorId, progress: TensorProgress) -> Result<()> {
         self.refuse_open()?;
         self.registered(id)?;
         let copy_of_start = self.descriptor.copy_of_start;
         let tensor = &mut self.tensors[id.index()];
-        (tensor.steps, tensor.moved) = (progress.steps, progress.moved);
-        tensor.started_at_zero = false;
-        if let Some(slot) = copy_of_start.filter(|_| progress.started_at_zero) {
-            tensor.started_at_zero = true;
-            if tensor.owner == StateOwner::Library {
+        // What has yet to start has started nowhere.
+        let started_at_zero = progress.started_at_zero && progress.steps > 0;
+        if let Some(slot) = copy_of_start.filter(|_| tensor.owner == StateOwner::Library) {
+            if started_at_zero {
                 tensor.free(slot);
+            } else {
+                tensor.take_back(slot)?;
             }
         }
+        (tensor.steps, tensor.moved) = (progress.steps, progress.moved);
+        tensor.started_at_zero = started_at_zero && copy_of_start.is_some();
+        tensor.master_is_set = progress.steps > 0;
         Ok(())
     }
 }

@@ -127,15 +127,17 @@ impl Optimizer {
         unit.plans.iter_mut().for_each(|plan| plan.kernel.pass &= !dropped);
         let sums = self.sweep(unit);
         for id in unit.active.iter().chain(&unit.tables) {
-            self.tensors[id.index()].steps += 1;
+            let tensor = &mut self.tensors[id.index()];
+            (tensor.steps, tensor.master_is_set) = (tensor.steps + 1, true);
         }
         self.settle(estimator, unit.lr, unit.grad_norm, &rounded(&sums));
-        self.estimators[estimator].report.overflows = unit.overflows();
+        let lost = unit.overflows();
+        self.estimators[estimator].report.overflows = lost;
         if !self.descriptor.uses_next_d {
             return;
         }
         for job in unit.jobs.iter_mut() {
-            (job.first, job.slice) = (false, Slice::WHOLE);
+            (job.first, job.slice, job.master_is_set) = (false, Slice::WHOLE, true);
         }
         let moved = self.estimators[estimator].d_moved;
         let (second, sweeps) = match (two_sweeps, moved) {
@@ -153,8 +155,10 @@ impl Optimizer {
             debug_assert!(planned.is_ok(), "it was planned with this d before");
         }
         self.sweep(unit);
+        // What the first sweep sent to infinity is not finite in the second any more; a master copy is.
+        let lost = if unit.jobs.iter().any(|job| job.copy.is_some()) { 0 } else { lost };
         let report = &mut self.estimators[estimator].report;
-        (report.sweeps, report.overflows) = (sweeps, unit.overflows());
+        (report.sweeps, report.overflows) = (sweeps, lost + unit.overflows());
     }
 
     /// Brings an estimate up to date by the sums of a step.

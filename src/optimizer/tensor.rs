@@ -62,6 +62,8 @@ pub(super) struct Tensor {
     pub(super) steps: u64,
     /// Whether some gradient of its was not 0, coupled decay included.
     pub(super) moved: bool,
+    /// Whether its master copy, where it has one, holds the parameter: it does from its first step on.
+    pub(super) master_is_set: bool,
     /// Whether it was 0 all over at its first gradient, so that its copy of that needs no memory.
     pub(super) started_at_zero: bool,
     /// The step that last named it, to find one given twice.
@@ -94,6 +96,7 @@ impl Tensor {
             len,
             steps: 0,
             moved: false,
+            master_is_set: false,
             started_at_zero: false,
             seen: AtomicU64::new(0),
             owner,
@@ -171,6 +174,20 @@ impl Tensor {
         })
     }
 
+    /// Memory of the library's own again for a slot that had been given back, all zeros.
+    pub(super) fn take_back(&mut self, slot: usize) -> Result<()> {
+        if self.memory.get(slot).is_none_or(Option::is_some) {
+            return Ok(());
+        }
+        let bytes = self.slots.get(slot).map_or(0, |of| self.layout.slot_bytes(slot, of, self.len));
+        if bytes > 0 {
+            let out_of_memory = |bytes| Error::OutOfMemory { tensor: self.name.clone(), bytes };
+            let memory = StateMemory::zeroed(bytes, slot, self.width.is_some());
+            self.memory[slot] = Some(memory.map_err(out_of_memory)?);
+        }
+        Ok(())
+    }
+
     /// Gives back the memory of a slot.
     pub(super) fn free(&mut self, slot: usize) {
         if let Some(memory) = self.memory.get_mut(slot) {
@@ -180,6 +197,9 @@ impl Tensor {
 
     /// Gives back what only estimates need.
     pub(super) fn free_statistics(&mut self) {
+        if self.width.is_some() {
+            return; // a table's state is all needed
+        }
         self.layout.statistics = false;
         for slot in 0..self.slots.len() {
             if self.slots[slot].role == Role::Statistic {
@@ -308,6 +328,9 @@ impl Tensor {
 /// # Safety
 /// `start` is aligned and holds `first + to.len()` elements at least that nobody writes.
 unsafe fn copy_values<E: Element>(start: *const u8, first: usize, to: &mut [f64]) {
+    if to.is_empty() {
+        return; // and nothing is aligned
+    }
     // SAFETY: this function's own contract.
     let values = unsafe { slice::from_raw_parts(start.cast::<E>().add(first), to.len()) };
     to.iter_mut().zip(values).for_each(|(to, value)| *to = value.to_f64());
