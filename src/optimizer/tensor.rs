@@ -230,6 +230,9 @@ impl Tensor {
     /// A slot's values, whatever they are kept in.
     pub(super) fn state_values(&self, slot: usize) -> Result<Vec<f64>> {
         let (start, len) = (self.start(slot)?, self.slot_len(slot));
+        if len == 0 {
+            return Ok(Vec::new()); // no elements, or no memory for them
+        }
         let format = match self.slots.get(slot) {
             Some(_) => self.layout.formats[slot],
             None => Format::new(DType::F32, false),
