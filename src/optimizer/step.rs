@@ -118,7 +118,7 @@ impl Optimizer {
     /// Sweeps, and estimates `d`.
     fn advance(&mut self, estimator: usize, unit: &mut Unit) {
         let before = self.estimators[estimator];
-        let two_sweeps = self.takes_two_sweeps(&before);
+        let two_sweeps = self.takes_two_sweeps(&before, unit);
         self.note_progress(unit);
         if let Some(g0_norm) = Some(unit.grad_norm).filter(|norm| !norm.is_nan()) {
             self.estimators[estimator].g0_norm = g0_norm;
@@ -176,14 +176,15 @@ impl Optimizer {
     }
 
     /// Whether the parameters wait for the new `d`: where the step is likely to change it, or cannot do
-    /// without.
-    fn takes_two_sweeps(&self, estimator: &Estimator) -> bool {
+    /// without, or where a mend would round them a second time.
+    fn takes_two_sweeps(&self, estimator: &Estimator, unit: &Unit) -> bool {
         let options = self.settings.optimizer();
         self.descriptor.uses_next_d
             && self.adapts()
             && (estimator.d == options.get(Key::D0)
                 || estimator.d_moved
-                || !(self.descriptor.keeps_moment)(options, options))
+                || !(self.descriptor.keeps_moment)(options, options)
+                || unit.jobs.iter().any(Job::rounds_parameter))
     }
 
     /// Runs the plans' kernels.
