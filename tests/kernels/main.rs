@@ -8,7 +8,10 @@
 mod agreement;
 mod bits;
 mod deviations;
+mod dtypes;
+mod dtypes_case;
 mod golden;
+mod kept;
 mod oracle;
 mod parts;
 mod policies;
