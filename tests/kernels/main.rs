@@ -20,6 +20,7 @@ mod rows;
 mod slices;
 mod special;
 mod sweep;
+mod unbiased;
 
 #[path = "../common/golden.rs"]
 mod golden_files;
