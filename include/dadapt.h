@@ -1186,7 +1186,7 @@ dadapt_status dadapt_optimizer_state(dadapt_optimizer *optimizer,
  * The size of a tensor's state array of that number, whoever owns it: of as many elements of its
  * own type as dadapt_optimizer_state_info says and, of DADAPT_DTYPE_Q8, of the exponents that they
  * share: one for 256 elements, four at least. (Those of groups that the tensor does not have are
- * never looked at, nor written.)
+ * 0.)
  *
  * bytes: out. Errors: DADAPT_ERROR_UNKNOWN_TENSOR, _UNKNOWN_STATE, _NULL_POINTER.
  */

@@ -302,6 +302,11 @@ impl Job {
             || self.formats.state.iter().any(|format| format.dtype != self.dtype)
     }
 
+    /// Whether steps round the parameter, of which there is no master copy.
+    pub(crate) fn rounds_parameter(&self) -> bool {
+        self.copy.is_none() && self.formats.p != self.dtype
+    }
+
     /// Where the parameter is as the caller has it, and its type.
     pub(crate) fn parameter(&self) -> (*const u8, DType) {
         self.copy.map_or((self.streams.p.cast_const(), self.formats.p), |(p, dtype)| {

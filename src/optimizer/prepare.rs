@@ -210,8 +210,7 @@ impl Optimizer {
             pass: passes | if moment { pass::MOMENT } else { 0 },
         };
         let weights = (descriptor.weights)(scalars, options);
-        // A mend rounds what the sweep before it has rounded: not by the same noise.
-        let noise = mix(mix(optimizer.get(Key::Seed) as u64 ^ u64::from(mend) << 63) ^ scalars.k);
+        let noise = mix(mix(optimizer.get(Key::Seed) as u64) ^ scalars.k);
         Ok(Plan { group, dtype, steps: scalars.steps, kernel, noise, weights })
     }
 

@@ -45,7 +45,7 @@ impl Movement {
 /// In what order a step went over the memory.
 ///
 /// Prodigy alone has a choice, since its parameters move by the new `d`: all orders agree to within
-/// roundings, and which one runs depends on nothing but `d`, `k` and the options.
+/// roundings, and which one runs depends on nothing but `d`, `k`, the options and the parameters' types.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 #[repr(i32)]
@@ -57,7 +57,8 @@ pub enum Sweeps {
     /// One sweep with the old `d`, and a second to mend the parameters, since `d` changed.
     Mended = 2,
     /// One sweep for sums and state, and a second that moves the parameters by the new `d`: while
-    /// `d` is `d0`, in a step after one that changed `d`, and always where beta1 is 0.
+    /// `d` is `d0`, in a step after one that changed `d`, and always where beta1 is 0 or where a
+    /// parameter of 16 bits has no master copy: it is rounded once.
     Two = 3,
 }
 

@@ -118,7 +118,7 @@ impl Optimizer {
     /// Sweeps, and estimates `d`.
     fn advance(&mut self, estimator: usize, unit: &mut Unit) {
         let before = self.estimators[estimator];
-        let two_sweeps = self.takes_two_sweeps(&before);
+        let two_sweeps = self.takes_two_sweeps(&before, unit);
         self.note_progress(unit);
         if let Some(g0_norm) = Some(unit.grad_norm).filter(|norm| !norm.is_nan()) {
             self.estimators[estimator].g0_norm = g0_norm;
@@ -131,8 +131,7 @@ impl Optimizer {
             (tensor.steps, tensor.master_is_set) = (tensor.steps + 1, true);
         }
         self.settle(estimator, unit.lr, unit.grad_norm, &rounded(&sums));
-        let lost = unit.overflows();
-        self.estimators[estimator].report.overflows = lost;
+        self.estimators[estimator].report.overflows = unit.overflows();
         if !self.descriptor.uses_next_d {
             return;
         }
@@ -155,10 +154,8 @@ impl Optimizer {
             debug_assert!(planned.is_ok(), "it was planned with this d before");
         }
         self.sweep(unit);
-        // What the first sweep sent to infinity is not finite in the second any more; a master copy is.
-        let lost = if unit.jobs.iter().any(|job| job.copy.is_some()) { 0 } else { lost };
         let report = &mut self.estimators[estimator].report;
-        (report.sweeps, report.overflows) = (sweeps, lost + unit.overflows());
+        (report.sweeps, report.overflows) = (sweeps, unit.overflows());
     }
 
     /// Brings an estimate up to date by the sums of a step.
@@ -180,14 +177,15 @@ impl Optimizer {
     }
 
     /// Whether the parameters wait for the new `d`: where the step is likely to change it, or cannot do
-    /// without.
-    fn takes_two_sweeps(&self, estimator: &Estimator) -> bool {
+    /// without, or where a mend would round them a second time.
+    fn takes_two_sweeps(&self, estimator: &Estimator, unit: &Unit) -> bool {
         let options = self.settings.optimizer();
         self.descriptor.uses_next_d
             && self.adapts()
             && (estimator.d == options.get(Key::D0)
                 || estimator.d_moved
-                || !(self.descriptor.keeps_moment)(options, options))
+                || !(self.descriptor.keeps_moment)(options, options)
+                || unit.jobs.iter().any(Job::rounds_parameter))
     }
 
     /// Runs the plans' kernels.

@@ -8,8 +8,12 @@
 mod agreement;
 mod bits;
 mod deviations;
+mod dtypes;
+mod dtypes_case;
 mod formats;
 mod golden;
+mod golden_dtypes;
+mod kept;
 mod oracle;
 mod parts;
 mod policies;
@@ -19,6 +23,7 @@ mod second_moment;
 mod slices;
 mod special;
 mod sweep;
+mod unbiased;
 
 #[path = "../common/golden.rs"]
 mod golden_files;

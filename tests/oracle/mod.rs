@@ -15,7 +15,9 @@ mod adagrad;
 mod adam;
 mod adam_preprint;
 mod adan;
+pub mod formats;
 mod lion;
+pub mod moves;
 mod plain;
 mod prodigy;
 mod sgd;
@@ -100,12 +102,14 @@ pub struct Group {
     pub safeguard_warmup: bool,
     /// Only every so many elements enter the sums that d follows from.
     pub slice_p: usize,
+    /// Not elements are counted but runs of so many.
+    pub slice_run: usize,
 }
 
 impl Group {
     /// Whether an element of a tensor enters the sums.
-    fn counts(&self, element: usize) -> bool {
-        element.is_multiple_of(self.slice_p)
+    pub fn counts(&self, element: usize) -> bool {
+        (element / self.slice_run).is_multiple_of(self.slice_p)
     }
 }
 
@@ -161,6 +165,8 @@ pub struct Oracle {
     /// How much an estimate that raised d was at most smaller than the two terms whose difference
     /// it is, and hence how much more of their rounding it has. 1 where it is no difference.
     pub cancellation: f64,
+    /// The last estimate, were it the sum of what it is the difference of.
+    pub estimate_size: f64,
 }
 
 impl Oracle {
@@ -188,6 +194,7 @@ impl Oracle {
             no_prox: false,
             safeguard_warmup: false,
             slice_p: 1,
+            slice_run: 1,
         };
         (algorithm.defaults)(&mut shared, &mut group);
         Self {
@@ -206,6 +213,7 @@ impl Oracle {
             gsq: 0.0,
             sk_sq: 0.0,
             cancellation: 1.0,
+            estimate_size: 0.0,
         }
     }
 
@@ -246,6 +254,8 @@ impl Oracle {
                         "no_prox" => group.no_prox = value != 0.0,
                         "safeguard_warmup" => group.safeguard_warmup = value != 0.0,
                         "slice_p" => group.slice_p = value as usize,
+                        // A cache line of f32.
+                        "slice_by_line" => group.slice_run = if value == 0.0 { 1 } else { 16 },
                         _ => panic!("the oracle has no option {option:?}"),
                     }
                 }
@@ -336,6 +346,7 @@ impl Oracle {
     fn finish_difference(&mut self, plus: f64, minus: f64) {
         let old = self.d;
         self.finish((plus - minus) / self.denominator);
+        self.estimate_size = ((plus.abs() + minus.abs()) / self.denominator).abs();
         if self.d > old {
             self.cancellation = self.cancellation.max((plus + minus) / (plus - minus));
         }
@@ -344,7 +355,7 @@ impl Oracle {
     /// Ends a step that made progress: d grows to the estimate, as far as `growth_rate` and `d_cap`
     /// allow.
     fn finish(&mut self, d_hat: f64) {
-        self.d_hat = d_hat;
+        (self.d_hat, self.estimate_size) = (d_hat, d_hat.abs());
         self.k += 1;
         // False for a NaN, which therefore leaves d alone.
         if d_hat > self.d {

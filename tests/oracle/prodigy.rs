@@ -76,6 +76,7 @@ fn finish(run: &mut Oracle) {
     let Shared { d0, growth_rate, d_cap, d_coef, .. } = run.shared;
     run.k += 1;
     run.d_hat = d_coef * run.numerator / run.denominator;
+    run.estimate_size = run.d_hat.abs();
     // `f64::max` passes over a NaN.
     run.d_max = run.d_max.max(run.d_hat);
     let from = if run.d == d0 { run.d.max(run.d_hat) } else { run.d };
