@@ -13,8 +13,9 @@ pub struct Golden {
     pub name: String,
     /// `adam`, `sgd`, ...
     pub algorithm: String,
-    /// `f32` or `f64`.
+    /// `f32` or `f64`; `bf16` or `f16`.
     pub dtype: String,
+    /// Of the recorded gradients.
     pub steps: usize,
     pub groups: Vec<GoldenGroup>,
     pub changes: Vec<Change>,
@@ -53,6 +54,11 @@ impl Golden {
     /// Every file of AdaGrad with row-sparse gradients: those of a [`SparseProblem`].
     pub fn sparse(dtype: &str) -> Vec<Self> {
         Self::all("sparse", dtype)
+    }
+
+    /// Every file of parameters in bf16 or f16: recorded gradients, few steps.
+    pub fn half(dtype: &str) -> Vec<Self> {
+        Self::all("half", dtype)
     }
 
     fn all(kind: &str, dtype: &str) -> Vec<Self> {
@@ -139,6 +145,18 @@ impl Golden {
     /// Open loop: a tensor after `snapshots[index]` steps. Exact, whatever the dtype.
     pub fn parameter(&self, tensor: &str, index: usize) -> &[f64] {
         let all = self.arrays.get(&format!("p.{tensor}"));
+        let len = all.len() / self.snapshots.len();
+        &all[index * len..][..len]
+    }
+
+    /// bf16 and f16: d of the reference in f64, given the same gradients.
+    pub fn exact_d(&self) -> &[f64] {
+        self.arrays.get("exact.d")
+    }
+
+    /// The same of [`parameter`](Self::parameter).
+    pub fn exact_parameter(&self, tensor: &str, index: usize) -> &[f64] {
+        let all = self.arrays.get(&format!("exact.p.{tensor}"));
         let len = all.len() / self.snapshots.len();
         &all[index * len..][..len]
     }

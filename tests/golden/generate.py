@@ -6,7 +6,7 @@
     python generate.py --summary  also print how far d and the parameters travelled
 
 README.md, beside this file, describes the files. A new algorithm is an entry of ALGORITHMS; a new
-case is an entry of OPEN_CASES, CLOSED_CASES or SPARSE_CASES.
+case is an entry of OPEN_CASES, CLOSED_CASES, SPARSE_CASES or HALF_CASES.
 """
 
 import argparse
@@ -30,6 +30,8 @@ from prodigyopt import Prodigy
 
 DATA = pathlib.Path(__file__).parent / "data"
 DTYPES = {"f32": (np.float32, torch.float32), "f64": (np.float64, torch.float64)}
+# numpy has no bf16: what these hold is exact in wider arrays.
+HALVES = {"bf16": (np.float64, torch.bfloat16), "f16": (np.float64, torch.float16)}
 STEPS = 120
 SNAPSHOTS = [1, *range(10, STEPS + 1, 10)]  # counts of finished steps
 FEW_SNAPSHOTS = [1, 30, 120]
@@ -764,7 +766,7 @@ class Runner:
 
     def __init__(self, case, dtype, initial):
         self.case, self.algorithm = case, ALGORITHMS[case.algorithm]
-        self.array_type, tensor_type = DTYPES[dtype]
+        self.array_type, tensor_type = {**DTYPES, **HALVES}[dtype]
         self.tensors, self.factor, param_groups = {}, {}, []
         for index, names in enumerate(case.groups):
             options = case.group_options(index)
@@ -856,7 +858,11 @@ class Runner:
                 group["d"] = min(group["d"], before * self.growth_rate)
 
     def parameters(self):
-        return {name: tensor.numpy() * self.factor[name] for name, tensor in self.tensors.items()}
+        def array(tensor):
+            wide = tensor.double() if tensor.dtype.itemsize == 2 else tensor
+            return wide.numpy().copy()
+
+        return {name: array(tensor) * self.factor[name] for name, tensor in self.tensors.items()}
 
     def state(self):
         group = self.optimizer.param_groups[0]
@@ -1099,6 +1105,50 @@ def run_sparse(case, dtype, problem):
     return {**tensors, "d": np.array(d), "k": np.array(k, dtype=np.int64)}
 
 
+HALF_STEPS, HALF_SNAPSHOTS = 20, [1, 2, 5, 10, 20]
+# With the types in which the package runs and moves anything. What keeps squares or an eps of 1e-8
+# divides by 0 in f16, where both are 0, and so does SGD from a d0 of 1e-6.
+HALF_CASES = [
+    (Case("half_adam", "adam", {"use_bias_correction": True}), ["bf16"]),
+    (Case("half_sgd", "sgd", {"d0": 1e-3}), ["bf16", "f16"]),
+    (Case("half_sgd_momentum", "sgd", {"d0": 1e-3, "momentum": 0.9}), ["bf16", "f16"]),
+    (Case("half_adagrad", "adagrad", {"d0": 1e-3}, gradients="steady"), ["bf16", "f16"]),
+    (Case("half_lion", "lion", {"d0": 1e-3}, gradients="steady"), ["bf16", "f16"]),
+    (Case("half_adan", "adan", {"d0": 1e-6}), ["bf16"]),
+    (Case("half_adan_ip", "adan_ip", {"d0": 1e-6}), ["bf16"]),
+    (Case("half_adam_preprint", "adam_preprint", {"d0": 1e-6}), ["bf16"]),
+    (Case("half_prodigy", "prodigy", {"d0": 1e-3}), ["bf16"]),
+    (Case("half_plain_sgd", "plain_sgd", {"momentum": 0.9}), ["bf16", "f16"]),
+    (Case("half_plain_adam", "plain_adam"), ["bf16"]),
+    (Case("half_plain_adagrad", "plain_adagrad"), ["bf16"]),
+]
+
+
+def run_half(case, dtype, problem):
+    """The reference in the type itself, and in f64 on what the type makes of the same record."""
+
+    def rounded(array):
+        return torch.tensor(array).to(HALVES[dtype][1]).double().numpy()
+
+    def once(dtype):
+        runner = Runner(case, dtype, {n: rounded(problem[f"initial.{n}"]) for n in TENSORS})
+        d, k, snapshots = [], [], []
+        for step in range(HALF_STEPS):
+            record = {n: problem[f"{case.gradients}.{n}"][step] for n in TENSORS}
+            runner.step({n: rounded(g) for n, g in record.items()})
+            now = runner.state()
+            d.append(now[0])
+            k.append(now[1])
+            if step + 1 in HALF_SNAPSHOTS:
+                snapshots.append(runner.parameters())
+        tensors = {f"p.{n}": np.stack([at[n] for at in snapshots]) for n in TENSORS}
+        return {**tensors, "d": np.array(d), "k": np.array(k, dtype=np.int64)}
+
+    result, exact = once(dtype), once("f64")
+    narrow = {n: a.astype(np.float32) for n, a in result.items() if n.startswith("p.")}
+    return {**result, **narrow, **{f"exact.{n}": exact[n] for n in exact if n != "k"}}
+
+
 def run_closed(case, dtype, problem):
     d, loss = run_closed_once(case, dtype, problem)
     d_budget, loss_budget = np.zeros(STEPS), np.zeros(STEPS)
@@ -1147,9 +1197,9 @@ def describe(case, dtype, kind):
             for index, names in enumerate(case.groups)
         ],
         "changes": list(case.changes),
-        "gradients": case.gradients if kind == "open" else None,
+        "gradients": case.gradients if kind in ("open", "half") else None,
         "presence": case.presence if kind == "open" else "all",
-        "snapshots": [] if kind == "closed" else list(case.snapshots()),
+        "snapshots": {"closed": [], "half": HALF_SNAPSHOTS}.get(kind, list(case.snapshots())),
     }
 
 
@@ -1162,9 +1212,11 @@ def all_files(summary):
         ("open", OPEN_CASES, run_open, recorded),
         ("closed", CLOSED_CASES, run_closed, regression),
         ("sparse", SPARSE_CASES, run_sparse, sparse),
+        ("half", HALF_CASES, run_half, recorded),
     ):
         for case in cases:
-            for dtype in DTYPES:
+            case, dtypes = case if kind == "half" else (case, DTYPES)
+            for dtype in dtypes:
                 result = run(case, dtype, problem)
                 for name, array in result.items():
                     assert np.isfinite(array).all(), (case.name, dtype, name)
@@ -1178,7 +1230,7 @@ def all_files(summary):
 
 def summarise(case, dtype, kind, result, problem):
     d = result["d"]
-    line = f"{case.name:26} {dtype} d {d[0]:.1e} {d[STEPS // 2]:.2e} {d[-1]:.2e}"
+    line = f"{case.name:26} {dtype} d {d[0]:.1e} {d[len(d) // 2]:.2e} {d[-1]:.2e}"
     if kind == "closed":
         budgets = f"{result['d_budget'][-1]:.1e} {result['loss_budget'][-1]:.1e}"
         return f"{line} loss {result['loss'][0]:.3f} {result['loss'][-1]:.3f} budgets {budgets}"

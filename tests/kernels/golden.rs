@@ -15,11 +15,11 @@ use crate::run::{Run, adapts, config, distance, largest, reference_name, rounded
 use dadapt::{Algorithm, DType, Element, Isa};
 
 /// Of the law above, for one implementation.
-const MULTIPLE: f64 = 4.0;
+pub const MULTIPLE: f64 = 4.0;
 /// f64: the most that d, and p relative to its tensor's largest element, may be off.
 const F64_BOUND: f64 = 1e-10;
 /// f32: the most that d may be off.
-const F32_D_BOUND: f64 = 1e-4;
+pub const F32_D_BOUND: f64 = 1e-4;
 
 /// Closed loops: of the files' budgets, with a few ulps beside them for the first steps, where they
 /// are 0. The budgets are the largest of eight jittered runs and know nothing of the state's
@@ -185,7 +185,7 @@ fn snapshots_budget(case: &Golden, tensor: &str, step: usize) -> f64 {
     next.map_or(0.0, |index| case.open_p_budget(tensor, index))
 }
 
-fn run_of<E: Element>(case: &Golden, isa: Isa, initial: impl Fn(&str) -> Vec<f64>) -> Run<E> {
+pub fn run_of<E: Element>(case: &Golden, isa: Isa, initial: impl Fn(&str) -> Vec<f64>) -> Run<E> {
     let named = |algorithm: &Algorithm| reference_name(*algorithm) == case.algorithm;
     let algorithm = *Algorithm::ALL.iter().find(|algorithm| named(algorithm)).unwrap();
     let mut run = Run::new(&config(algorithm, isa));
@@ -201,7 +201,7 @@ fn run_of<E: Element>(case: &Golden, isa: Isa, initial: impl Fn(&str) -> Vec<f64
     run
 }
 
-fn oracle_of(case: &Golden, initial: impl Fn(&str) -> Vec<f64>) -> Oracle {
+pub fn oracle_of(case: &Golden, initial: impl Fn(&str) -> Vec<f64>) -> Oracle {
     let algorithm = recurrences::Algorithm::named(&case.algorithm);
     let mut oracle = Oracle::new(algorithm, case.groups.len());
     for (group, option, value) in case.options() {

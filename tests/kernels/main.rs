@@ -11,6 +11,7 @@ mod deviations;
 mod dtypes;
 mod dtypes_case;
 mod golden;
+mod golden_dtypes;
 mod kept;
 mod oracle;
 mod parts;
