@@ -21,6 +21,9 @@ pub struct Faults(pub BTreeMap<&'static str, Vec<String>>);
 
 /// Vector registers are put on the stack: slow, and with some kernels not to be helped.
 pub const SPILLS: &str = "spills";
+/// Of a sum of products, which few kernels have none of.
+pub const NOT_FUSED: &str = "no fused multiply-adds";
+const NARROW: &str = "narrow registers";
 
 impl Faults {
     fn add(&mut self, kind: &'static str, instruction: &Instruction) {
@@ -108,14 +111,41 @@ impl Machine {
     /// Whether the loop writes arrays, a full register at a time, and so goes over rows.
     pub fn is_over_rows(self, body: &Body) -> bool {
         body.iter().any(|(instruction, stack)| {
-            let wide = instruction.operands.iter().any(|operand| self.is_wide(operand));
-            self.is_store(instruction) && wide && !self.is_on(stack, instruction)
+            self.is_store(instruction)
+                && self.has_full_register(instruction)
+                && !self.is_on(stack, instruction)
         })
+    }
+
+    /// Whether some operand is a vector register at its full width.
+    pub fn has_full_register(self, instruction: &Instruction) -> bool {
+        instruction.operands.iter().any(|operand| self.is_wide(operand))
     }
 
     fn is_on(self, stack: &Pointers, instruction: &Instruction) -> bool {
         let memory = self.memory(instruction).unwrap_or_default();
         self.base(memory).iter().any(|register| stack.contains(*register))
+    }
+
+    /// What is wrong with a loop of a codec: the same, but that it is of integers, and that what is
+    /// packed into fewer bits fills narrower registers.
+    pub fn codec_faults(self, body: &Body) -> Faults {
+        let mut faults = self.faults(body);
+        faults.0.retain(|kind, _| *kind != NARROW && *kind != NOT_FUSED);
+        for (instruction, _) in
+            body.iter().filter(|(instruction, _)| self.is_of_one_lane(instruction))
+        {
+            faults.add("lanes one by one", instruction);
+        }
+        faults
+    }
+
+    /// Whether one lane of a vector goes to or comes from elsewhere.
+    fn is_of_one_lane(self, instruction: &Instruction) -> bool {
+        const X86: [&str; 4] = ["vpextr", "vpinsr", "vextractps", "vinsertps"];
+        const ARM: [&str; 4] = ["umov", "smov", "ins", "fmov"];
+        let starts = if self.is_arm() { ARM } else { X86 };
+        starts.iter().any(|start| instruction.name.starts_with(start))
     }
 
     /// What is wrong with a loop over rows.
@@ -132,7 +162,7 @@ impl Machine {
             }
             // A register is set to 0 by its narrow name.
             if operands.iter().any(narrow) && !instruction.name.starts_with("vxor") {
-                faults.add("narrow registers", instruction);
+                faults.add(NARROW, instruction);
             }
             if !self.is_on(stack, instruction) {
                 continue;
@@ -145,7 +175,7 @@ impl Machine {
             }
         }
         if !body.iter().any(|(instruction, _)| self.is_fused(instruction)) {
-            faults.add("no fused multiply-adds", &body[0].0);
+            faults.add(NOT_FUSED, &body[0].0);
         }
         faults
     }

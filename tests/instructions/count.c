@@ -2,7 +2,7 @@
  * in a dump of its own that is named after it. tests/instructions/main.rs compiles and reads it.
  *
  * d stands still while steps are counted: how many sweeps a step takes may depend on it. Gradients are
- * checked in the kind that says so. */
+ * checked in the kind that says so, and state kept in full but in those that are named after it. */
 #include <dadapt.h>
 
 #include <stdio.h>
@@ -29,7 +29,11 @@ struct kind {
     dadapt_algorithm algorithm;
     dadapt_dtype dtype;
     int isa;
+    int state; /* what it is kept in: an index of STATES, which are the option's codes */
 };
+
+static const char *const STATES[] = {"kernel", "compact", "bf16-state", "q8-state"};
+enum { STATE_KINDS = sizeof STATES / sizeof *STATES };
 
 /* Sets an option of the algorithms that have it. */
 static void set_if_there(dadapt_config *config, dadapt_key key, double value)
@@ -49,6 +53,9 @@ static dadapt_optimizer *optimizer_of(struct kind kind, double d_cap, int non_fi
     OK(dadapt_config_set_f64(config, all, DADAPT_KEY_NON_FINITE, non_finite));
     set_if_there(config, DADAPT_KEY_D0, D0);
     set_if_there(config, DADAPT_KEY_D_CAP, d_cap);
+    dadapt_key state;
+    OK(dadapt_key_from_name("state", &state));
+    OK(dadapt_config_set_f64(config, all, state, kind.state));
     OK(dadapt_optimizer_new(config, &optimizer));
     dadapt_config_free(config);
     return optimizer;
@@ -132,7 +139,7 @@ int main(int argc, char **argv)
         const int isa = strcmp(argv[i], "scalar") ? DADAPT_ISA_AVX2 : DADAPT_ISA_SCALAR;
         const size_t len = isa == DADAPT_ISA_SCALAR ? SCALAR_LEN : LEN;
         for (size_t dtype = 0; dtype < 2; dtype++) {
-            struct kind kind = {0, dtypes[dtype], isa};
+            struct kind kind = {0, dtypes[dtype], isa, 0};
             for (kind.algorithm = 1; dadapt_algorithm_name(kind.algorithm); kind.algorithm++)
                 count(kind, "kernel", 1, len, D_CAP, DADAPT_NON_FINITE_PROPAGATE);
             /* While d is d0, Prodigy takes two sweeps. */
@@ -141,9 +148,13 @@ int main(int argc, char **argv)
             kind.algorithm = DADAPT_ALGORITHM_ADAM;
             count(kind, "checked", 1, len, D_CAP, DADAPT_NON_FINITE_REJECT);
         }
+        /* Tiles that are decoded and encoded. */
+        struct kind tiled = {DADAPT_ALGORITHM_ADAM, DADAPT_DTYPE_F32, isa, 0};
+        for (tiled.state = 1; tiled.state < STATE_KINDS; tiled.state++)
+            count(tiled, STATES[tiled.state], 1, len, D_CAP, DADAPT_NON_FINITE_PROPAGATE);
     }
     const struct kind adam = {DADAPT_ALGORITHM_ADAM, DADAPT_DTYPE_F32,
-                              argc > 2 ? DADAPT_ISA_AVX2 : DADAPT_ISA_SCALAR};
+                              argc > 2 ? DADAPT_ISA_AVX2 : DADAPT_ISA_SCALAR, 0};
     count(adam, "small", 1, SMALL, D_CAP, DADAPT_NON_FINITE_PROPAGATE);
     count(adam, "many", MANY, SMALL, D_CAP, DADAPT_NON_FINITE_PROPAGATE);
     return 0;

@@ -42,7 +42,8 @@ fn array(values: &[f64], dtype: DType) -> Vec<Word> {
         .flat_map(|x| match dtype {
             DType::F32 => (*x as f32).to_ne_bytes().to_vec(),
             DType::Bf16 => bf16::from_f64(*x).to_ne_bytes().to_vec(),
-            _ => f16::from_f64(*x).to_ne_bytes().to_vec(),
+            // By f32: what `from_f64` makes of f64 depends on the machine in `half` 2.7.
+            _ => f16::from_f32(*x as f32).to_ne_bytes().to_vec(),
         })
         .collect();
     let words = bytes.chunks(size_of::<Word>()).map(|chunk| {
