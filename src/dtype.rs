@@ -106,5 +106,44 @@ macro_rules! element {
 
 element!(f32, F32, |x| x as f32, |x| x as f64);
 element!(f64, F64, |x| x, |x| x);
-element!(bf16, Bf16, bf16::from_f64, bf16::to_f64);
-element!(f16, F16, f16::from_f64, f16::to_f64);
+element!(bf16, Bf16, |x| bf16::from_f32(to_odd(x)), bf16::to_f64);
+element!(f16, F16, |x| f16::from_f32(to_odd(x)), f16::to_f64);
+
+/// Rounded to odd: what is lost stays visible in the last bit, so that rounding once more, to a shorter
+/// type, is as rounding once. (The `from_f64` of `half` rounds twice on some processors and not on
+/// others.)
+fn to_odd(x: f64) -> f32 {
+    let nearest = x as f32;
+    let back = f64::from(nearest);
+    if back == x || !nearest.is_finite() {
+        return nearest;
+    }
+    let towards_zero = nearest.to_bits() - u32::from(back.abs() > x.abs());
+    f32::from_bits(towards_zero | 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn doubles_round_once() {
+        // Just beside the middle of two neighbours, which f32 cannot tell from the middle.
+        for (middle, below, above) in [
+            (1.0 + 0.5f64.powi(11), 1.0, 1.0 + 0.5f64.powi(10)),
+            (1.0 + 3.0 * 0.5f64.powi(11), 1.0 + 0.5f64.powi(10), 1.0 + 0.5f64.powi(9)),
+        ] {
+            for sign in [1.0, -1.0] {
+                let beside = |x: f64| <f16 as Element>::from_f64(sign * x).to_f64();
+                assert_eq!(beside(middle * (1.0 - f64::EPSILON)), sign * below);
+                assert_eq!(beside(middle * (1.0 + f64::EPSILON)), sign * above);
+            }
+        }
+        let middle = 1.0 + 0.5f64.powi(8);
+        let beside = |x: f64| <bf16 as Element>::from_f64(x).to_f64();
+        assert_eq!(beside(middle), 1.0);
+        assert_eq!(beside(middle * (1.0 + f64::EPSILON)), 1.0 + 0.5f64.powi(7));
+        assert!(<f16 as Element>::from_f64(f64::NAN).is_nan());
+        assert_eq!(<bf16 as Element>::from_f64(f64::MAX), bf16::INFINITY);
+    }
+}

@@ -147,13 +147,14 @@ impl F16 {
     const MINI: Mini<13> = Mini { normal: 113 << FRACTION };
     const INFINITY: u32 = 0x7c00;
 
-    /// With the code of a magnitude that is in range.
+    /// With the code of the magnitude as if there were no largest.
     #[inline(always)]
     fn code(value: f32, in_range: u32) -> u16 {
         let magnitude = value.to_bits() & MAGNITUDE;
-        let large = magnitude >= 143 << FRACTION; // 65536
-        let code = if large { Self::INFINITY } else { in_range.min(Self::INFINITY) };
-        let code = if magnitude > INFINITE { 0x7e00 } else { code };
+        // Written so that the code, and the noise in it, is used in any case, without which this would
+        // not be a vector. What is out of range has a code above infinity's.
+        let least = if magnitude > INFINITE { 0x7e00 } else { 0 };
+        let code = in_range.min(Self::INFINITY).max(least);
         (code | (value.to_bits() & SIGN) >> 16) as u16
     }
 }

@@ -249,8 +249,8 @@ fn rejection_and_abort_leave_what_they_say() {
         let Run { optimizer, ids, p } = &mut run;
         let [first, second, ..] = p.as_mut_slice() else { unreachable!() };
         let open = optimizer.step_begin().unwrap();
-        open.step_tensor(TensorStep::new(ids[0], first, &[0.5])).unwrap();
-        let mut bad = vec![0.5; LENS[1]];
+        open.step_tensor(TensorStep::new(ids[0], first, &[0.5f32])).unwrap();
+        let mut bad = vec![0.5f32; LENS[1]];
         bad[7] = f32::NAN;
         let copy = Vec::leak(second.clone());
         let error = open.step_tensor(TensorStep::new(ids[1], copy, &bad)).unwrap_err();
@@ -363,7 +363,7 @@ fn a_refused_end_forgets_nothing_that_was_updated() {
     let Run { optimizer, ids, p } = &mut run;
     let open = optimizer.step_begin().unwrap();
     for (id, p) in ids.iter().zip(p.iter_mut()).skip(1) {
-        open.step_tensor(TensorStep::new(*id, p, &[1.0; 3])).unwrap();
+        open.step_tensor(TensorStep::new(*id, p, &[1.0f32; 3])).unwrap();
     }
     let error = open.step_end().unwrap_err();
     assert!(matches!(error, Error::Coefficient { group: 1, .. }), "{error}");
@@ -385,9 +385,9 @@ fn an_aborted_first_step_lists_what_has_moved() {
         let Run { optimizer, ids, p } = &mut run;
         let [first, second, third, ..] = p.as_mut_slice() else { unreachable!() };
         let open = optimizer.step_begin().unwrap();
-        open.step_tensor(TensorStep::new(ids[2], third, &[0.0; LENS[2]])).unwrap();
-        open.step_tensor(TensorStep::new(ids[1], second, &[0.5; LENS[1]])).unwrap();
-        open.step_tensor(TensorStep::new(ids[0], first, &[0.5; LENS[0]])).unwrap();
+        open.step_tensor(TensorStep::new(ids[2], third, &[0.0f32; LENS[2]])).unwrap();
+        open.step_tensor(TensorStep::new(ids[1], second, &[0.5f32; LENS[1]])).unwrap();
+        open.step_tensor(TensorStep::new(ids[0], first, &[0.5f32; LENS[0]])).unwrap();
         let mut updated = open.step_abort();
         updated.sort_unstable();
         let expected = match algorithm {
