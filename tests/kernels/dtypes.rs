@@ -10,7 +10,7 @@ use crate::run::has;
 use dadapt::{Algorithm, DType, Element, Isa, Key, State, bf16, f16};
 
 /// Runs of a kind, each with options and data of its own.
-const RUNS: u64 = 2;
+const RUNS: u64 = 1;
 /// (`slice_p`, `slice_by_line`).
 const SLICES: [(usize, bool); 6] =
     [(1, false), (3, false), (2, true), (7, false), (5, true), (5000, false)];
