@@ -76,7 +76,7 @@ mod sealed {
     impl Sealed for half::f16 {}
 }
 
-/// A Rust type that a tensor can hold: `f32`, `f64`, [`bf16`] or [`f16`].
+/// A Rust type that a tensor can hold: `f32`, `f64`, [`bf16`] or [`f16`](struct@f16).
 ///
 /// Every bit pattern is a value and zero is all bits 0, which state memory relies on.
 pub trait Element: sealed::Sealed + Copy + Send + Sync + 'static {

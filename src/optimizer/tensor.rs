@@ -432,7 +432,7 @@ impl<'p, 'g> TensorStep<'p, 'g> {
     /// A parameter, in and out, and its gradient, which is never written.
     ///
     /// The gradient may be of another type than the parameter: `f32`, [`bf16`](crate::bf16) and
-    /// [`f16`](crate::f16) go with one another, and `f64` with itself.
+    /// [`f16`](struct@crate::f16) go with one another, and `f64` with itself.
     pub fn new<P: Element, G: Element>(id: TensorId, p: &'p mut [P], g: &'g [G]) -> Self {
         TensorStep {
             id,
