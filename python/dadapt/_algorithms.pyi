@@ -1,4 +1,4 @@
-from ._optimizer import Optimizer, _NonFinite, _Params
+from ._optimizer import Optimizer, _NonFinite, _Params, _StateDtype
 
 class DAdaptAdam(Optimizer):
     def __init__(
@@ -21,7 +21,8 @@ class DAdaptAdam(Optimizer):
         non_finite: _NonFinite = ...,
         d_per_group: bool = ...,
         num_threads: int | None = ...,
-        state_dtype: None = ...,
+        state_dtype: _StateDtype = ...,
+        seed: int = ...,
     ) -> None: ...
 
 class DAdaptSGD(Optimizer):
@@ -41,7 +42,8 @@ class DAdaptSGD(Optimizer):
         non_finite: _NonFinite = ...,
         d_per_group: bool = ...,
         num_threads: int | None = ...,
-        state_dtype: None = ...,
+        state_dtype: _StateDtype = ...,
+        seed: int = ...,
     ) -> None: ...
 
 class DAdaptAdaGrad(Optimizer):
@@ -61,7 +63,8 @@ class DAdaptAdaGrad(Optimizer):
         non_finite: _NonFinite = ...,
         d_per_group: bool = ...,
         num_threads: int | None = ...,
-        state_dtype: None = ...,
+        state_dtype: _StateDtype = ...,
+        seed: int = ...,
     ) -> None: ...
 
 class DAdaptLion(Optimizer):
@@ -82,7 +85,8 @@ class DAdaptLion(Optimizer):
         non_finite: _NonFinite = ...,
         d_per_group: bool = ...,
         num_threads: int | None = ...,
-        state_dtype: None = ...,
+        state_dtype: _StateDtype = ...,
+        seed: int = ...,
     ) -> None: ...
 
 class DAdaptAdan(Optimizer):
@@ -104,7 +108,8 @@ class DAdaptAdan(Optimizer):
         non_finite: _NonFinite = ...,
         d_per_group: bool = ...,
         num_threads: int | None = ...,
-        state_dtype: None = ...,
+        state_dtype: _StateDtype = ...,
+        seed: int = ...,
     ) -> None: ...
 
 class Prodigy(Optimizer):
@@ -131,5 +136,6 @@ class Prodigy(Optimizer):
         non_finite: _NonFinite = ...,
         d_per_group: bool = ...,
         num_threads: int | None = ...,
-        state_dtype: None = ...,
+        state_dtype: _StateDtype = ...,
+        seed: int = ...,
     ) -> None: ...

@@ -14,9 +14,9 @@ from threading import Lock
 import torch
 
 from . import _entries as entries
-from ._entries import Entry
+from ._entries import KEPT, Entry, Slot
 from ._library import ALL_GROUPS, Error
-from ._native import F64, INDEX_I64, Native
+from ._native import INDEX_I64, Native
 from ._spec import ADAGRAD_ROWS
 from ._versions import Versions
 
@@ -77,10 +77,12 @@ class Session:
         if groups[0].get("frozen"):
             self.native.freeze()
         self.common, self.options = common, options
+        # The noise of stochastic rounding follows from the tensor's steps.
+        self.counts = self.spec.counts or any(one["state"] for one in options)
         self.raw = [None] * self.groups
         common_keys = (*self.spec.common, *(["betas"] if "betas" in groups[0] else []))
-        self.raw_of = [itemgetter(*self.spec.grouped)] * self.groups
-        self.raw_of[0] = itemgetter(*self.spec.grouped, *common_keys)
+        self.raw_of = [itemgetter(*self.spec.grouped, "state_dtype")] * self.groups
+        self.raw_of[0] = itemgetter(*self.spec.grouped, "state_dtype", *common_keys)
         self.estimate_keys = ("k", "d", *self.spec.totals, *self.spec.carried)
         self.estimates = [None] * (self.groups if self.defaults["d_per_group"] else 1)
         self.parameters = [list(group["params"]) for group in groups]
@@ -133,40 +135,44 @@ class Session:
             entry.number = self.native.add_rows(group, name, entry.code, p.shape[0], width)
         else:
             entry.number = self.native.add_tensor(group, name, entry.code, p.numel())
-        slots = ADAGRAD_ROWS if rows else self.spec.slots
-        entry.keys, size = [], 8 if entry.code == F64 else 4
-        for slot, key in enumerate(slots):
-            length = self.native.state_len(entry.number, slot, size)
-            entry.keys.append((key, length) if length or not p.numel() else (None, 0))
+        entry.slots = []
+        for slot, key in enumerate(ADAGRAD_ROWS if rows else self.spec.slots):
+            _, code, values, size = self.native.state_info(entry.number, slot)
+            dtype = KEPT[code]
+            count = size if dtype == torch.uint8 else values
+            there = values or not p.numel()
+            entry.slots.append(Slot(key, dtype, count, values) if there else Slot(None))
         self.entries.append(entry)
         self.by_id[id(p)] = entry
         return entry
 
     def set_up(self, entry):
         """State for a parameter that has none yet."""
-        length = entry.p.numel()
-        entry.state = {"step": 0} if self.spec.counts else {}
-        for key, slot_length in entry.keys:
-            if key:
-                flat = key in self.spec.flat
-                entry.state[key] = entry.new_state(key, length, slot_length, flat)
+        entry.state = {"step": 0} if self.counts else {}
+        for slot in entry.slots:
+            if slot.key:
+                entry.state[slot.key] = entry.new_state(slot, slot.key in self.spec.flat)
 
     def resume(self, entry, held):
         """Goes on with the state that a parameter has."""
-        length, steps = entry.p.numel(), int(held.get("step", 1))
-        for key, slot_length in entry.keys:
+        steps, moved = int(held.get("step", 1)), True
+        for slot in entry.slots:
+            key = slot.key
             if not key:
                 continue
             flat = key in self.spec.flat
             if key in held:
-                held[key] = entry.fit(key, held[key], length, slot_length, flat)
+                held[key] = entry.fit(slot, held[key], flat)
             elif steps:
                 raise Error(f"the state of {entry.name} lacks {key!r}")
             else:  # the library sets it up anew
-                held[key] = entry.new_state(key, length, slot_length, flat)
+                held[key] = entry.new_state(slot, flat)
+            if key == self.spec.statistic:
+                moved = not slot.is_zero(held[key])
+        if self.counts:
+            held.setdefault("step", steps)
         entry.state, entry.pending = held, False
         self.committed += 1
-        moved = bool(held[self.spec.statistic].any()) if self.spec.statistic in held else True
         zero = self.spec.algorithm == "prodigy" and "p0" in held and not held["p0"].any()
         self.native.set_progress(entry.number, steps, steps > 0 and moved, steps > 0 and zero)
 
@@ -194,7 +200,7 @@ class Session:
         self.entries.sort(key=lambda entry: entry.kind != entries.PLAIN)
         plain = [entry for entry in self.entries if entry.kind == entries.PLAIN]
         self.plain, self.others = plain, self.entries[len(plain) :]
-        self.slots = max([len(self.spec.slots), *(len(entry.keys) for entry in self.entries)])
+        self.slots = max([len(self.spec.slots), *(len(entry.slots) for entry in self.entries)])
         self.words = array("Q", [0] * (WORDS * max(1, len(self.entries))))
         self.state_words = array("Q", [0] * (self.slots * max(1, len(self.entries))))
         self.address = self.words.buffer_info()[0]
@@ -208,7 +214,7 @@ class Session:
         self.dtypes = list(map(DTYPE, self.plain_p))
         self.sizes = sizes(self.plain_p)
         # Options that decide which arrays there are are the optimizer's, so that all have the same.
-        keys = [key for key, _ in plain[0].keys] if plain else []
+        keys = [slot.key for slot in plain[0].slots] if plain else []
         self.plain_slots = [slot for slot, key in enumerate(keys) if key]
         self.plain_arrays = getter([key for key in keys if key])
         self.p_pointers = self.state_pointers = None
@@ -223,7 +229,7 @@ class Session:
         self.words[at + LEN] = entry.p.numel()
         self.words[at + TYPE] = entry.code
         self.words[at + STATE] = self.state_address + 8 * self.slots * entry.place
-        self.words[at + STATE_COUNT] = len(entry.keys)
+        self.words[at + STATE_COUNT] = len(entry.slots)
         if entry.kind == entries.ROWS:
             self.words[at + ROW_TYPE] = INDEX_I64
 
@@ -318,7 +324,7 @@ class Session:
             self.state_pointers = pointers
 
     def state_fits(self, entry):
-        return all(entry.fits(entry.state[key], length) for key, length in entry.keys if key)
+        return all(entry.fits(slot, entry.state[slot.key]) for slot in entry.slots if slot.key)
 
     def place_other(self, entry, place, g, copies):
         """Fills a descriptor of any kind of parameter, which has a gradient; its copy, if it needs one."""
@@ -337,9 +343,9 @@ class Session:
             copy = torch.empty(p.shape, dtype=entry.dtype).copy_(p.detach())
             copies.append(copy)
         self.words[at + P] = (p if copy is None else copy).data_ptr()
-        for slot, (key, _) in enumerate(entry.keys):
-            pointer = entry.state[key].data_ptr() if key else 0
-            self.state_words[entry.place * self.slots + slot] = pointer
+        for number, slot in enumerate(entry.slots):
+            pointer = entry.state[slot.key].data_ptr() if slot.key else 0
+            self.state_words[entry.place * self.slots + number] = pointer
         return copy
 
     def step(self, optimizer):
@@ -392,7 +398,7 @@ class Session:
                     if copy is not None and moving[entry.group]:
                         entry.p.copy_(copy)
         self.versions.bump(updated, all_plain)
-        if self.spec.counts:
+        if self.counts:
             for entry in updated:
                 entry.state["step"] += 1
             if all_plain:
