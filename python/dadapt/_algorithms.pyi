@@ -22,6 +22,7 @@ class DAdaptAdam(Optimizer):
         d_per_group: bool = ...,
         num_threads: int | None = ...,
         state_dtype: _StateDtype = ...,
+        master: bool = ...,
         seed: int = ...,
     ) -> None: ...
 
@@ -43,6 +44,7 @@ class DAdaptSGD(Optimizer):
         d_per_group: bool = ...,
         num_threads: int | None = ...,
         state_dtype: _StateDtype = ...,
+        master: bool = ...,
         seed: int = ...,
     ) -> None: ...
 
@@ -64,6 +66,7 @@ class DAdaptAdaGrad(Optimizer):
         d_per_group: bool = ...,
         num_threads: int | None = ...,
         state_dtype: _StateDtype = ...,
+        master: bool = ...,
         seed: int = ...,
     ) -> None: ...
 
@@ -86,6 +89,7 @@ class DAdaptLion(Optimizer):
         d_per_group: bool = ...,
         num_threads: int | None = ...,
         state_dtype: _StateDtype = ...,
+        master: bool = ...,
         seed: int = ...,
     ) -> None: ...
 
@@ -109,6 +113,7 @@ class DAdaptAdan(Optimizer):
         d_per_group: bool = ...,
         num_threads: int | None = ...,
         state_dtype: _StateDtype = ...,
+        master: bool = ...,
         seed: int = ...,
     ) -> None: ...
 
@@ -137,5 +142,6 @@ class Prodigy(Optimizer):
         d_per_group: bool = ...,
         num_threads: int | None = ...,
         state_dtype: _StateDtype = ...,
+        master: bool = ...,
         seed: int = ...,
     ) -> None: ...

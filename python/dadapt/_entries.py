@@ -6,20 +6,21 @@ import torch
 
 from ._library import Error
 from ._memory import empty
-from ._native import BF16, F32, F64, Q8
+from ._native import BF16, F16, F32, F64, Q8
 
-# What a parameter is computed in, and the library's code for that. Parameters of 16 bits are stepped
-# in an f32 copy, which is rounded back.
-COMPUTED = {
-    torch.float32: (torch.float32, F32),
-    torch.float64: (torch.float64, F64),
-    torch.bfloat16: (torch.float32, F32),
-    torch.float16: (torch.float32, F32),
+# What parameters may be of, and the library's codes.
+CODES = {
+    torch.float32: F32,
+    torch.float64: F64,
+    torch.bfloat16: BF16,
+    torch.float16: F16,
 }
-
-# What state is kept in, by the library's codes. The tensor of 8-bit state has its bytes: codes, then
-# exponents.
-KEPT = {F32: torch.float32, F64: torch.float64, BF16: torch.bfloat16, Q8: torch.uint8}
+SHORT = (torch.bfloat16, torch.float16)
+# What state is kept in. The tensor of 8-bit state has its bytes: codes, then exponents.
+KEPT = {**{code: dtype for dtype, code in CODES.items()}, Q8: torch.uint8}
+#: Copies of the parameter as it was, in its type, or in that of its master copy.
+ORIGINS = ("x0", "p0")
+MASTER = "master"
 
 PLAIN, PERMUTED, COPIED, ROWS = "plain", "permuted", "copied", "rows"
 
@@ -33,8 +34,8 @@ def check_parameter(p, name):
         )
     if p.layout != torch.strided:
         raise Error(f"{name} has the layout {p.layout}: dadapt steps dense parameters")
-    if p.dtype not in COMPUTED:
-        known = ", ".join(map(str, COMPUTED))
+    if p.dtype not in CODES:
+        known = ", ".join(map(str, CODES))
         raise Error(f"{name} is of {p.dtype}: dadapt steps parameters of {known}")
 
 
@@ -74,17 +75,15 @@ class Entry:
     until then: an error, or a step that changes nothing, leaves nothing behind.
     """
 
-    __slots__ = ("group", "kind", "name", "number", "p", "place", "pending", "slots", "state")
+    __slots__ = ("dtype", "group", "kind", "name", "number", "p", "place", "pending", "slots", "state")
 
     def __init__(self, p, group, name, rows, flat):
         check_parameter(p, name)
-        self.p, self.group, self.name = p, group, name
+        self.p, self.dtype, self.group, self.name = p, p.dtype, group, name
         self.state, self.pending = None, True
         self.number = self.place = self.slots = None
         if rows:
             self.kind = ROWS
-        elif p.dtype not in (torch.float32, torch.float64):
-            self.kind = COPIED
         elif p.is_contiguous():
             self.kind = PLAIN
         # Slices, and flat state of a state dict, follow the order of the indices.
@@ -92,22 +91,19 @@ class Entry:
             self.kind = PERMUTED
         else:
             self.kind = COPIED
-        if rows and (p.dim() < 1 or not p.is_contiguous() or self.dtype != p.dtype):
+        if rows and (p.dim() < 1 or not p.is_contiguous() or p.dtype in SHORT):
             raise Error(f"{name}: sparse gradients need a contiguous table of f32 or f64")
 
     @property
-    def dtype(self):
-        """What it is computed in."""
-        return COMPUTED[self.p.dtype][0]
-
-    @property
     def code(self):
-        """The library's code of that."""
-        return COMPUTED[self.p.dtype][1]
+        """The library's code of its type."""
+        return CODES[self.dtype]
 
     def still_fits(self):
         """Whether the parameter is what it was registered as, wherever it is now."""
         p = self.p
+        if p.dtype != self.dtype:
+            return False
         kind = Entry(p, self.group, self.name, self.kind == ROWS, self.kind == COPIED).kind
         return kind == self.kind or (kind, self.kind) == (PERMUTED, COPIED)
 
@@ -131,9 +127,9 @@ class Entry:
         key = slot.key
         if not isinstance(tensor, torch.Tensor) or tensor.is_complex():
             raise Error(f"state {key!r} of {self.name} is not a tensor of real numbers")
-        low = (torch.bfloat16, torch.uint8)
+        low = slot.dtype in (torch.bfloat16, torch.uint8) and key not in ORIGINS
         # State of bf16 may be of a parameter of that, in the package.
-        if tensor.dtype != slot.dtype and (slot.dtype in low or tensor.dtype == torch.uint8):
+        if tensor.dtype != slot.dtype and (low or tensor.dtype == torch.uint8):
             raise Error(
                 f"state {key!r} of {self.name} is of {tensor.dtype}, and the optimizer's state_dtype "
                 f"keeps it in {slot.dtype}: state is not converted; give the optimizer the "

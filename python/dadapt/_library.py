@@ -42,6 +42,7 @@ class Report(ctypes.Structure):
         ("movement", c_int32),
         ("sweeps", c_int32),
         ("reserved", c_int32),
+        ("overflows", c_uint64),
     ]
 
 

@@ -18,7 +18,7 @@ class StepReport(NamedTuple):
     step alone argues for, ``numerator / denominator`` (with a factor, in some algorithms); ``dlr`` scaled the
     step; ``grad_norm`` is NaN but in SGD's first step; ``applied`` says whether parameters were
     updated, ``movement`` why ``d`` did or did not grow, ``sweeps`` in what order Prodigy went over the
-    memory.
+    memory; ``overflows`` counts parameters of 16 bits that became infinite by rounding.
     """
 
     k: int
@@ -31,6 +31,7 @@ class StepReport(NamedTuple):
     applied: bool
     movement: str
     sweeps: str
+    overflows: int
 
     @classmethod
     def of(cls, report):
@@ -42,6 +43,7 @@ class StepReport(NamedTuple):
             bool(report.applied),
             name.decode() if name else "",
             SWEEPS.get(report.sweeps, ""),
+            report.overflows,
         )
 
 

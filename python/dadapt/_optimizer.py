@@ -23,6 +23,7 @@ EXTRAS = {
     "d_per_group": False,
     "num_threads": None,
     "state_dtype": None,
+    "master": True,
     "seed": 0,
     "log_every": 0,
 }
@@ -38,8 +39,9 @@ class Optimizer(torch.optim.Optimizer):
     an error that changes nothing, ``"skip"`` it, or ``"propagate"``; ``d_per_group=True`` for an estimate a
     group; ``num_threads``, else DADAPT_NUM_THREADS or ``torch.get_num_threads()``; ``state_dtype``,
     what state is kept in: ``None`` or ``"full"``, the type that steps are computed in; ``"compact"``, 8 bits
-    for ``s`` and bf16 for the rest; ``torch.bfloat16`` or ``"bf16"``; ``"q8"``, 8 bits; ``seed``, of the noise
-    that such state is rounded with.
+    for ``s`` and bf16 for the rest; ``torch.bfloat16`` or ``"bf16"``; ``"q8"``, 8 bits; ``master``,
+    whether parameters of 16 bits have a copy of f32 among their state, or are rounded stochastically;
+    ``seed``, of the noise of stochastic rounding.
     """
 
     spec = None
@@ -233,6 +235,7 @@ class Optimizer(torch.optim.Optimizer):
                 )
             for key, value in before.items():
                 group.setdefault(key, value)  # what the package lacks
+            group["master"] = before["master"]  # of either kind, the other goes on
         check_settings(groups[0])
         self.check_groups(groups, self.defaults)
         saved = self._loading

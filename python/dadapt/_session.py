@@ -7,6 +7,7 @@ become something else a new one takes its place.
 
 import os
 from array import array
+from collections import Counter
 from itertools import chain
 from operator import attrgetter, is_, itemgetter
 from threading import Lock
@@ -14,7 +15,7 @@ from threading import Lock
 import torch
 
 from . import _entries as entries
-from ._entries import KEPT, Entry, Slot
+from ._entries import KEPT, MASTER, SHORT, Entry, Slot
 from ._library import ALL_GROUPS, Error
 from ._native import INDEX_I64, Native
 from ._spec import ADAGRAD_ROWS
@@ -26,11 +27,14 @@ IS_CONTIGUOUS = torch.Tensor.is_contiguous
 GRAD, DTYPE = attrgetter("grad"), attrgetter("dtype")
 
 
-def sizes(tensors):
-    """What tells tensors of the right size and type from others. PyTorch sees to it that a gradient has its
-    parameter's shape when it is assigned, so that bytes tell types apart, where there is a count of them."""
+def sizes_and_types(tensors):
+    """What tells tensors of the right size and type from others."""
     return list(map(NUMEL, tensors)), list(map(DTYPE, tensors))
 
+
+#: The same of f32 and f64. PyTorch sees to it that a gradient has its parameter's shape when it is assigned, so
+#: that bytes tell types apart, where there is a count of them.
+sizes = sizes_and_types
 
 if hasattr(torch.Tensor, "nbytes"):
     NBYTES = attrgetter("nbytes")
@@ -53,6 +57,12 @@ def getter(keys):
     if len(keys) == 1:
         return lambda held: (held[keys[0]],)
     return itemgetter(*keys) if keys else lambda held: ()
+
+
+def is_rounded(group, options):
+    """Whether something of a group is rounded stochastically."""
+    short = any(p.dtype in SHORT for p in group["params"])
+    return bool(options["state"]) or (short and not options["master"])
 
 
 class Session:
@@ -78,7 +88,7 @@ class Session:
             self.native.freeze()
         self.common, self.options = common, options
         # The noise of stochastic rounding follows from the tensor's steps.
-        self.counts = self.spec.counts or any(one["state"] for one in options)
+        self.counts = self.spec.counts or any(map(is_rounded, groups, options))
         self.raw = [None] * self.groups
         common_keys = (*self.spec.common, *(["betas"] if "betas" in groups[0] else []))
         self.raw_of = [itemgetter(*self.spec.grouped, "state_dtype")] * self.groups
@@ -136,8 +146,10 @@ class Session:
         else:
             entry.number = self.native.add_tensor(group, name, entry.code, p.numel())
         entry.slots = []
-        for slot, key in enumerate(ADAGRAD_ROWS if rows else self.spec.slots):
-            _, code, values, size = self.native.state_info(entry.number, slot)
+        keys = ADAGRAD_ROWS if rows else self.spec.slots
+        for slot in range(self.native.state_count(entry.number)):
+            name, code, values, size = self.native.state_info(entry.number, slot)
+            key = MASTER if name == MASTER else keys[slot]
             dtype = KEPT[code]
             count = size if dtype == torch.uint8 else values
             there = values or not p.numel()
@@ -163,12 +175,16 @@ class Session:
             flat = key in self.spec.flat
             if key in held:
                 held[key] = entry.fit(slot, held[key], flat)
+            elif key == MASTER:
+                held[key] = entry.converted(slot, entry.p.detach(), flat)
             elif steps:
                 raise Error(f"the state of {entry.name} lacks {key!r}")
             else:  # the library sets it up anew
                 held[key] = entry.new_state(slot, flat)
             if key == self.spec.statistic:
                 moved = not slot.is_zero(held[key])
+        if all(slot.key != MASTER for slot in entry.slots):
+            held.pop(MASTER, None)
         if self.counts:
             held.setdefault("step", steps)
         entry.state, entry.pending = held, False
@@ -197,9 +213,17 @@ class Session:
 
     def arrange(self):
         """Lays out the descriptors: those first that need nothing but pointers."""
-        self.entries.sort(key=lambda entry: entry.kind != entries.PLAIN)
-        plain = [entry for entry in self.entries if entry.kind == entries.PLAIN]
-        self.plain, self.others = plain, self.entries[len(plain) :]
+        # Of those, the ones that have the arrays that most have: some may have master copies.
+        kinds = [
+            tuple(slot.key for slot in entry.slots) if entry.kind == entries.PLAIN else None
+            for entry in self.entries
+        ]
+        counts = Counter(filter(None, kinds))
+        keys = counts.most_common(1)[0][0] if counts else ()
+        plain = [entry for entry, kind in zip(self.entries, kinds) if kind == keys]
+        self.plain = plain
+        self.others = [entry for entry, kind in zip(self.entries, kinds) if kind != keys]
+        self.entries = self.plain + self.others
         self.slots = max([len(self.spec.slots), *(len(entry.slots) for entry in self.entries)])
         self.words = array("Q", [0] * (WORDS * max(1, len(self.entries))))
         self.state_words = array("Q", [0] * (self.slots * max(1, len(self.entries))))
@@ -212,9 +236,9 @@ class Session:
         self.plain_states = [entry.state for entry in plain]
         self.lengths = list(map(NUMEL, self.plain_p))
         self.dtypes = list(map(DTYPE, self.plain_p))
-        self.sizes = sizes(self.plain_p)
-        # Options that decide which arrays there are are the optimizer's, so that all have the same.
-        keys = [slot.key for slot in plain[0].slots] if plain else []
+        short = any(dtype in SHORT for dtype in self.dtypes)
+        self.sizes_of = sizes_and_types if short else sizes
+        self.sizes = self.sizes_of(self.plain_p)
         self.plain_slots = [slot for slot, key in enumerate(keys) if key]
         self.plain_arrays = getter([key for key in keys if key])
         self.p_pointers = self.state_pointers = None
@@ -290,7 +314,7 @@ class Session:
         grads = list(map(GRAD, self.plain_p))
         try:
             pointers = array("Q", map(DATA_PTR, grads))
-            usable = sizes(grads) == self.sizes and all(map(IS_CONTIGUOUS, grads))
+            usable = self.sizes_of(grads) == self.sizes and all(map(IS_CONTIGUOUS, grads))
         except (TypeError, RuntimeError):  # None, or sparse
             usable = False
         if not usable:
@@ -413,7 +437,7 @@ class Session:
         """Puts the state of a parameter where the optimizer shows it."""
         held = self.state[entry.p]
         held.update(entry.state)
-        if entry.kind == entries.PLAIN:
+        if entry.place < len(self.plain):
             self.plain_states[entry.place] = held
         entry.state, entry.pending = held, False
         self.committed += 1

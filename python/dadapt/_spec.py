@@ -45,7 +45,7 @@ CONVERT = {"beta3": beta3, "non_finite": non_finite, "state": state}
 # Read from the first group, as the packages do.
 COMMON = ("growth_rate", "d_cap", "d0", "non_finite", "seed")
 # Each group's own.
-GROUPED = ("lr", "weight_decay", "layer_scale")
+GROUPED = ("lr", "weight_decay", "layer_scale", "master")
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ class DAdaptAdamPreprint(Optimizer):
         d_per_group: bool = ...,
         num_threads: int | None = ...,
         state_dtype: _StateDtype = ...,
+        master: bool = ...,
         seed: int = ...,
     ) -> None: ...
 
