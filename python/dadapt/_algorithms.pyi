@@ -1,4 +1,4 @@
-from ._optimizer import Optimizer, _NonFinite, _Params
+from ._optimizer import Optimizer, _NonFinite, _Params, _StateDtype
 
 class DAdaptAdam(Optimizer):
     def __init__(
@@ -21,7 +21,9 @@ class DAdaptAdam(Optimizer):
         non_finite: _NonFinite = ...,
         d_per_group: bool = ...,
         num_threads: int | None = ...,
-        state_dtype: None = ...,
+        state_dtype: _StateDtype = ...,
+        master: bool = ...,
+        seed: int = ...,
     ) -> None: ...
 
 class DAdaptSGD(Optimizer):
@@ -41,7 +43,9 @@ class DAdaptSGD(Optimizer):
         non_finite: _NonFinite = ...,
         d_per_group: bool = ...,
         num_threads: int | None = ...,
-        state_dtype: None = ...,
+        state_dtype: _StateDtype = ...,
+        master: bool = ...,
+        seed: int = ...,
     ) -> None: ...
 
 class DAdaptAdaGrad(Optimizer):
@@ -61,7 +65,9 @@ class DAdaptAdaGrad(Optimizer):
         non_finite: _NonFinite = ...,
         d_per_group: bool = ...,
         num_threads: int | None = ...,
-        state_dtype: None = ...,
+        state_dtype: _StateDtype = ...,
+        master: bool = ...,
+        seed: int = ...,
     ) -> None: ...
 
 class DAdaptLion(Optimizer):
@@ -82,7 +88,9 @@ class DAdaptLion(Optimizer):
         non_finite: _NonFinite = ...,
         d_per_group: bool = ...,
         num_threads: int | None = ...,
-        state_dtype: None = ...,
+        state_dtype: _StateDtype = ...,
+        master: bool = ...,
+        seed: int = ...,
     ) -> None: ...
 
 class DAdaptAdan(Optimizer):
@@ -104,7 +112,9 @@ class DAdaptAdan(Optimizer):
         non_finite: _NonFinite = ...,
         d_per_group: bool = ...,
         num_threads: int | None = ...,
-        state_dtype: None = ...,
+        state_dtype: _StateDtype = ...,
+        master: bool = ...,
+        seed: int = ...,
     ) -> None: ...
 
 class Prodigy(Optimizer):
@@ -131,5 +141,7 @@ class Prodigy(Optimizer):
         non_finite: _NonFinite = ...,
         d_per_group: bool = ...,
         num_threads: int | None = ...,
-        state_dtype: None = ...,
+        state_dtype: _StateDtype = ...,
+        master: bool = ...,
+        seed: int = ...,
     ) -> None: ...

@@ -1,19 +1,26 @@
 """A parameter as the library sees it: plain where it lies, or a copy of it for the step."""
 
+from typing import NamedTuple, Optional
+
 import torch
 
 from ._library import Error
 from ._memory import empty
-from ._native import F32, F64
+from ._native import BF16, F16, F32, F64, Q8
 
-# What a parameter is computed in, and the library's code for that. The library has no 16-bit
-# parameters: they are stepped in an f32 copy, which is rounded back.
-COMPUTED = {
-    torch.float32: (torch.float32, F32),
-    torch.float64: (torch.float64, F64),
-    torch.bfloat16: (torch.float32, F32),
-    torch.float16: (torch.float32, F32),
+# What parameters may be of, and the library's codes.
+CODES = {
+    torch.float32: F32,
+    torch.float64: F64,
+    torch.bfloat16: BF16,
+    torch.float16: F16,
 }
+SHORT = (torch.bfloat16, torch.float16)
+# What state is kept in. The tensor of 8-bit state has its bytes: codes, then exponents.
+KEPT = {**{code: dtype for dtype, code in CODES.items()}, Q8: torch.uint8}
+#: Copies of the parameter as it was, in its type, or in that of its master copy.
+ORIGINS = ("x0", "p0")
+MASTER = "master"
 
 PLAIN, PERMUTED, COPIED, ROWS = "plain", "permuted", "copied", "rows"
 
@@ -27,8 +34,8 @@ def check_parameter(p, name):
         )
     if p.layout != torch.strided:
         raise Error(f"{name} has the layout {p.layout}: dadapt steps dense parameters")
-    if p.dtype not in COMPUTED:
-        known = ", ".join(map(str, COMPUTED))
+    if p.dtype not in CODES:
+        known = ", ".join(map(str, CODES))
         raise Error(f"{name} is of {p.dtype}: dadapt steps parameters of {known}")
 
 
@@ -43,6 +50,24 @@ def is_dense(p):
     return True
 
 
+class Slot(NamedTuple):
+    """An array of a parameter's state; key is None where there is none."""
+
+    key: Optional[str]
+    dtype: torch.dtype = torch.float32
+    #: Elements of the tensor.
+    size: int = 0
+    #: Values in it, which are fewer in 8 bits.
+    values: int = 0
+
+    def is_zero(self, tensor):
+        """Whether all of it is 0."""
+        if self.dtype != torch.uint8:
+            return not (tensor != 0).any()
+        codes, exponents = tensor[: self.values], tensor[self.values :]
+        return not (codes & 0x7F).any() and not (exponents == 255).any()
+
+
 class Entry:
     """A registered parameter.
 
@@ -50,17 +75,15 @@ class Entry:
     until then: an error, or a step that changes nothing, leaves nothing behind.
     """
 
-    __slots__ = ("group", "keys", "kind", "name", "number", "p", "place", "pending", "state")
+    __slots__ = ("dtype", "group", "kind", "name", "number", "p", "place", "pending", "slots", "state")
 
     def __init__(self, p, group, name, rows, flat):
         check_parameter(p, name)
-        self.p, self.group, self.name = p, group, name
+        self.p, self.dtype, self.group, self.name = p, p.dtype, group, name
         self.state, self.pending = None, True
-        self.number = self.place = self.keys = None
+        self.number = self.place = self.slots = None
         if rows:
             self.kind = ROWS
-        elif p.dtype not in (torch.float32, torch.float64):
-            self.kind = COPIED
         elif p.is_contiguous():
             self.kind = PLAIN
         # Slices, and flat state of a state dict, follow the order of the indices.
@@ -68,71 +91,73 @@ class Entry:
             self.kind = PERMUTED
         else:
             self.kind = COPIED
-        if rows and (p.dim() < 1 or not p.is_contiguous() or self.dtype != p.dtype):
+        if rows and (p.dim() < 1 or not p.is_contiguous() or p.dtype in SHORT):
             raise Error(f"{name}: sparse gradients need a contiguous table of f32 or f64")
 
     @property
-    def dtype(self):
-        """What it is computed in."""
-        return COMPUTED[self.p.dtype][0]
-
-    @property
     def code(self):
-        """The library's code of that."""
-        return COMPUTED[self.p.dtype][1]
+        """The library's code of its type."""
+        return CODES[self.dtype]
 
     def still_fits(self):
         """Whether the parameter is what it was registered as, wherever it is now."""
         p = self.p
+        if p.dtype != self.dtype:
+            return False
         kind = Entry(p, self.group, self.name, self.kind == ROWS, self.kind == COPIED).kind
         return kind == self.kind or (kind, self.kind) == (PERMUTED, COPIED)
 
-    def new_state(self, key, length, slot_length, flat):
+    def new_state(self, slot, flat):
         """An array of the state, in the order of the parameter's memory. The library sets it up, but
         for tables, which want zeros."""
         p = self.p
         with torch.inference_mode(False):
             if self.kind == ROWS:
                 return torch.zeros(p.shape, dtype=self.dtype)
-            slot = [name for name, _ in self.keys].index(key)
-            new = empty(slot_length, 8 if self.code == F64 else 4, self.dtype, slot)
-            if slot_length != length or flat:
+            bytes_each = 1 if slot.dtype == torch.uint8 else torch.finfo(slot.dtype).bits // 8
+            new = empty(slot.size, bytes_each, slot.dtype, self.slots.index(slot))
+            if slot.size != p.numel() or slot.dtype == torch.uint8 or flat:
                 return new
             if self.kind == PERMUTED:
                 return new.as_strided(p.shape, p.stride())
             return new.view(p.shape)
 
-    def fit(self, key, tensor, length, slot_length, flat):
+    def fit(self, slot, tensor, flat):
         """An array of the state that came from elsewhere, as the library needs it."""
+        key = slot.key
         if not isinstance(tensor, torch.Tensor) or tensor.is_complex():
             raise Error(f"state {key!r} of {self.name} is not a tensor of real numbers")
+        low = slot.dtype in (torch.bfloat16, torch.uint8) and key not in ORIGINS
+        # State of bf16 may be of a parameter of that, in the package.
+        if tensor.dtype != slot.dtype and (low or tensor.dtype == torch.uint8):
+            raise Error(
+                f"state {key!r} of {self.name} is of {tensor.dtype}, and the optimizer's state_dtype "
+                f"keeps it in {slot.dtype}: state is not converted; give the optimizer the "
+                "state_dtype of the state"
+            )
         if key == "p0" and tensor.dim() == 0 and not tensor.any():
             # A parameter that starts at 0: the package keeps no more than this.
-            tensor = tensor.new_zeros(slot_length)
-        if tensor.numel() != slot_length:
+            tensor = tensor.new_zeros(slot.size)
+        if tensor.numel() != slot.size:
             raise Error(
-                f"state {key!r} of {self.name} has {tensor.numel()} elements, not {slot_length}: "
+                f"state {key!r} of {self.name} has {tensor.numel()} elements, not {slot.size}: "
                 "it is of another parameter, or of another slice_p"
             )
-        return (
-            tensor
-            if self.fits(tensor, slot_length)
-            else self.converted(key, tensor, length, slot_length, flat)
-        )
+        return tensor if self.fits(slot, tensor) else self.converted(slot, tensor, flat)
 
-    def fits(self, tensor, slot_length):
+    def fits(self, slot, tensor):
         """Whether an array of the state can be used as it is."""
-        if tensor.dtype != self.dtype or tensor.device.type != "cpu":
+        if tensor.dtype != slot.dtype or tensor.device.type != "cpu":
             return False
-        if tensor.numel() != slot_length or tensor.layout != torch.strided:
+        if tensor.numel() != slot.size or tensor.layout != torch.strided:
             return False
-        if self.kind == PERMUTED and tensor.shape == self.p.shape:
+        if self.kind == PERMUTED and tensor.shape == self.p.shape and tensor.dtype != torch.uint8:
             return tensor.stride() == self.p.stride()
         return tensor.is_contiguous()
 
-    def converted(self, key, tensor, length, slot_length, flat):
+    def converted(self, slot, tensor, flat):
         """A copy that fits."""
-        new = self.new_state(key, length, slot_length, flat)
+        new = self.new_state(slot, flat)
         with torch.no_grad():
             new.copy_(tensor.reshape(new.shape))
         return new

@@ -42,6 +42,7 @@ class Report(ctypes.Structure):
         ("movement", c_int32),
         ("sweeps", c_int32),
         ("reserved", c_int32),
+        ("overflows", c_uint64),
     ]
 
 
@@ -79,6 +80,7 @@ def sized(kind, **fields):
 TENSOR = [c_void_p, c_uint32, c_char_p, c_int32, c_size_t, POINTER(c_uint64)]
 ROWS = [*TENSOR[:5], c_size_t, c_int32, POINTER(c_uint64)]
 STATE = [c_void_p, c_uint64, c_size_t, POINTER(c_void_p), POINTER(c_size_t), POINTER(c_int32)]
+INFO = [*STATE[:3], POINTER(c_char_p), POINTER(c_int32), POINTER(c_size_t)]
 STATUS = {
     "dadapt_algorithm_from_name": [c_char_p, POINTER(c_int32)],
     "dadapt_config_new": [c_int32, POINTER(c_void_p)],
@@ -96,6 +98,8 @@ STATUS = {
     "dadapt_optimizer_step_end": [c_void_p, POINTER(Report)],
     "dadapt_optimizer_step_abort": [c_void_p, c_void_p, c_size_t, POINTER(c_size_t)],
     "dadapt_optimizer_state": STATE,
+    "dadapt_optimizer_state_count": [c_void_p, c_uint64, POINTER(c_size_t)],
+    "dadapt_optimizer_state_info": INFO,
     "dadapt_optimizer_state_bytes": [c_void_p, c_uint64, c_size_t, POINTER(c_size_t)],
     "dadapt_optimizer_estimate": [c_void_p, c_uint32, POINTER(Estimate)],
     "dadapt_optimizer_set_estimate": [c_void_p, c_uint32, POINTER(Estimate)],

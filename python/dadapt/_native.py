@@ -1,11 +1,11 @@
 """One optimizer of the library: options by name, tensors, estimates, steps."""
 
-from ctypes import byref, c_int32, c_size_t, c_uint32, c_uint64, c_void_p
+from ctypes import byref, c_char_p, c_int32, c_size_t, c_uint32, c_uint64, c_void_p
 from typing import NamedTuple
 
 from ._library import ALL_GROUPS, LIB, Estimate, Progress, Report, fail, ok, sized
 
-F32, F64 = 1, 2
+F32, F64, BF16, F16, Q8 = 1, 2, 3, 4, 5
 INDEX_I64 = 2
 NON_FINITE = {"reject": 0.0, "skip": 1.0, "propagate": 2.0}
 SWEEPS = {0: "none", 1: "one", 2: "mended", 3: "two"}
@@ -18,7 +18,7 @@ class StepReport(NamedTuple):
     step alone argues for, ``numerator / denominator`` (with a factor, in some algorithms); ``dlr`` scaled the
     step; ``grad_norm`` is NaN but in SGD's first step; ``applied`` says whether parameters were
     updated, ``movement`` why ``d`` did or did not grow, ``sweeps`` in what order Prodigy went over the
-    memory.
+    memory; ``overflows`` counts parameters of 16 bits that became infinite by rounding.
     """
 
     k: int
@@ -31,6 +31,7 @@ class StepReport(NamedTuple):
     applied: bool
     movement: str
     sweeps: str
+    overflows: int
 
     @classmethod
     def of(cls, report):
@@ -42,6 +43,7 @@ class StepReport(NamedTuple):
             bool(report.applied),
             name.decode() if name else "",
             SWEEPS.get(report.sweeps, ""),
+            report.overflows,
         )
 
 
@@ -124,11 +126,19 @@ class Native:
         estimate.totals[: len(totals)] = totals
         ok(LIB.dadapt_optimizer_set_estimate(self.handle, group, byref(estimate)))
 
-    def state_len(self, number, slot, size):
-        """Elements, of that size, of a tensor's state."""
+    def state_count(self, number):
+        """How many state arrays a tensor has."""
         count = c_size_t()
-        ok(LIB.dadapt_optimizer_state_bytes(self.handle, number, slot, byref(count)))
-        return count.value // size
+        ok(LIB.dadapt_optimizer_state_count(self.handle, number, byref(count)))
+        return count.value
+
+    def state_info(self, number, slot):
+        """Name, type, elements and bytes of a tensor's state."""
+        name, code, length, size = c_char_p(), c_int32(), c_size_t(), c_size_t()
+        at = (self.handle, number, slot)
+        ok(LIB.dadapt_optimizer_state_info(*at, byref(name), byref(code), byref(length)))
+        ok(LIB.dadapt_optimizer_state_bytes(*at, byref(size)))
+        return name.value.decode(), code.value, length.value, size.value
 
     def set_progress(self, number, steps, moved, started_at_zero):
         """Puts back what was known of a tensor."""

@@ -10,7 +10,7 @@ from . import _entries
 from ._library import Error
 from ._native import StepReport, check_options
 from ._session import Session, Stale
-from ._spec import ADAGRAD_ROWS
+from ._spec import ADAGRAD_ROWS, state_name
 
 LOG = logging.getLogger("dadapt")
 
@@ -23,6 +23,8 @@ EXTRAS = {
     "d_per_group": False,
     "num_threads": None,
     "state_dtype": None,
+    "master": True,
+    "seed": 0,
     "log_every": 0,
 }
 
@@ -36,7 +38,10 @@ class Optimizer(torch.optim.Optimizer):
     beyond; ``non_finite``, what a NaN or an infinity in a gradient does: ``"reject"`` the step with
     an error that changes nothing, ``"skip"`` it, or ``"propagate"``; ``d_per_group=True`` for an estimate a
     group; ``num_threads``, else DADAPT_NUM_THREADS or ``torch.get_num_threads()``; ``state_dtype``,
-    which has one value so far, ``None``, for state in the type that steps are computed in.
+    what state is kept in: ``None`` or ``"full"``, the type that steps are computed in; ``"compact"``, 8 bits
+    for ``s`` and bf16 for the rest; ``torch.bfloat16`` or ``"bf16"``; ``"q8"``, 8 bits; ``master``,
+    whether parameters of 16 bits have a copy of f32 among their state, or are rounded stochastically;
+    ``seed``, of the noise of stochastic rounding.
     """
 
     spec = None
@@ -221,9 +226,16 @@ class Optimizer(torch.optim.Optimizer):
         """Checked groups and state in place of those that PyTorch has made of a state dict: it has
         rounded state to the parameters' type."""
         groups = new["param_groups"]
-        for group, before in zip(groups, self.param_groups):
+        for index, (group, before) in enumerate(zip(groups, self.param_groups)):
+            given, own = group.get("state_dtype", before["state_dtype"]), before["state_dtype"]
+            if state_name(given) != state_name(own):
+                raise Error(
+                    f"the state dict has state_dtype={given!r} in group {index}, and this optimizer "
+                    f"{own!r}: state is not converted; make the optimizer with state_dtype={given!r}"
+                )
             for key, value in before.items():
                 group.setdefault(key, value)  # what the package lacks
+            group["master"] = before["master"]  # of either kind, the other goes on
         check_settings(groups[0])
         self.check_groups(groups, self.defaults)
         saved = self._loading
@@ -278,11 +290,7 @@ def check_settings(settings):
             "fsdp_in_use=True: sharded parameters are not supported, since sums over ranks would "
             "be missing. Step whole parameters, or use the package for this"
         )
-    if settings["state_dtype"] is not None:
-        raise ValueError(
-            f"state_dtype={settings['state_dtype']!r}: the library keeps state in the type that steps "
-            "are computed in; leave it None"
-        )
+    state_name(settings["state_dtype"])
 
 
 def exported(state, p):

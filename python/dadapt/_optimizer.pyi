@@ -6,6 +6,7 @@ from ._native import StepReport
 
 _Params = Iterable[torch.Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, torch.Tensor]]
 _NonFinite = Literal["reject", "skip", "propagate"]
+_StateDtype = Literal["full", "compact", "bf16", "q8"] | torch.dtype | None
 
 class Optimizer(torch.optim.Optimizer):
     d0: float

@@ -7,6 +7,7 @@ become something else a new one takes its place.
 
 import os
 from array import array
+from collections import Counter
 from itertools import chain
 from operator import attrgetter, is_, itemgetter
 from threading import Lock
@@ -14,9 +15,9 @@ from threading import Lock
 import torch
 
 from . import _entries as entries
-from ._entries import Entry
+from ._entries import KEPT, MASTER, SHORT, Entry, Slot
 from ._library import ALL_GROUPS, Error
-from ._native import F64, INDEX_I64, Native
+from ._native import INDEX_I64, Native
 from ._spec import ADAGRAD_ROWS
 from ._versions import Versions
 
@@ -26,11 +27,14 @@ IS_CONTIGUOUS = torch.Tensor.is_contiguous
 GRAD, DTYPE = attrgetter("grad"), attrgetter("dtype")
 
 
-def sizes(tensors):
-    """What tells tensors of the right size and type from others. PyTorch sees to it that a gradient has its
-    parameter's shape when it is assigned, so that bytes tell types apart, where there is a count of them."""
+def sizes_and_types(tensors):
+    """What tells tensors of the right size and type from others."""
     return list(map(NUMEL, tensors)), list(map(DTYPE, tensors))
 
+
+#: The same of f32 and f64. PyTorch sees to it that a gradient has its parameter's shape when it is assigned, so
+#: that bytes tell types apart, where there is a count of them.
+sizes = sizes_and_types
 
 if hasattr(torch.Tensor, "nbytes"):
     NBYTES = attrgetter("nbytes")
@@ -55,6 +59,12 @@ def getter(keys):
     return itemgetter(*keys) if keys else lambda held: ()
 
 
+def is_rounded(group, options):
+    """Whether something of a group is rounded stochastically."""
+    short = any(p.dtype in SHORT for p in group["params"])
+    return bool(options["state"]) or (short and not options["master"])
+
+
 class Session:
     """An optimizer of the library and the parameters that it has been given."""
 
@@ -77,10 +87,12 @@ class Session:
         if groups[0].get("frozen"):
             self.native.freeze()
         self.common, self.options = common, options
+        # The noise of stochastic rounding follows from the tensor's steps.
+        self.counts = self.spec.counts or any(map(is_rounded, groups, options))
         self.raw = [None] * self.groups
         common_keys = (*self.spec.common, *(["betas"] if "betas" in groups[0] else []))
-        self.raw_of = [itemgetter(*self.spec.grouped)] * self.groups
-        self.raw_of[0] = itemgetter(*self.spec.grouped, *common_keys)
+        self.raw_of = [itemgetter(*self.spec.grouped, "state_dtype")] * self.groups
+        self.raw_of[0] = itemgetter(*self.spec.grouped, "state_dtype", *common_keys)
         self.estimate_keys = ("k", "d", *self.spec.totals, *self.spec.carried)
         self.estimates = [None] * (self.groups if self.defaults["d_per_group"] else 1)
         self.parameters = [list(group["params"]) for group in groups]
@@ -133,40 +145,50 @@ class Session:
             entry.number = self.native.add_rows(group, name, entry.code, p.shape[0], width)
         else:
             entry.number = self.native.add_tensor(group, name, entry.code, p.numel())
-        slots = ADAGRAD_ROWS if rows else self.spec.slots
-        entry.keys, size = [], 8 if entry.code == F64 else 4
-        for slot, key in enumerate(slots):
-            length = self.native.state_len(entry.number, slot, size)
-            entry.keys.append((key, length) if length or not p.numel() else (None, 0))
+        entry.slots = []
+        keys = ADAGRAD_ROWS if rows else self.spec.slots
+        for slot in range(self.native.state_count(entry.number)):
+            name, code, values, size = self.native.state_info(entry.number, slot)
+            key = MASTER if name == MASTER else keys[slot]
+            dtype = KEPT[code]
+            count = size if dtype == torch.uint8 else values
+            there = values or not p.numel()
+            entry.slots.append(Slot(key, dtype, count, values) if there else Slot(None))
         self.entries.append(entry)
         self.by_id[id(p)] = entry
         return entry
 
     def set_up(self, entry):
         """State for a parameter that has none yet."""
-        length = entry.p.numel()
-        entry.state = {"step": 0} if self.spec.counts else {}
-        for key, slot_length in entry.keys:
-            if key:
-                flat = key in self.spec.flat
-                entry.state[key] = entry.new_state(key, length, slot_length, flat)
+        entry.state = {"step": 0} if self.counts else {}
+        for slot in entry.slots:
+            if slot.key:
+                entry.state[slot.key] = entry.new_state(slot, slot.key in self.spec.flat)
 
     def resume(self, entry, held):
         """Goes on with the state that a parameter has."""
-        length, steps = entry.p.numel(), int(held.get("step", 1))
-        for key, slot_length in entry.keys:
+        steps, moved = int(held.get("step", 1)), True
+        for slot in entry.slots:
+            key = slot.key
             if not key:
                 continue
             flat = key in self.spec.flat
             if key in held:
-                held[key] = entry.fit(key, held[key], length, slot_length, flat)
+                held[key] = entry.fit(slot, held[key], flat)
+            elif key == MASTER:
+                held[key] = entry.converted(slot, entry.p.detach(), flat)
             elif steps:
                 raise Error(f"the state of {entry.name} lacks {key!r}")
             else:  # the library sets it up anew
-                held[key] = entry.new_state(key, length, slot_length, flat)
+                held[key] = entry.new_state(slot, flat)
+            if key == self.spec.statistic:
+                moved = not slot.is_zero(held[key])
+        if all(slot.key != MASTER for slot in entry.slots):
+            held.pop(MASTER, None)
+        if self.counts:
+            held.setdefault("step", steps)
         entry.state, entry.pending = held, False
         self.committed += 1
-        moved = bool(held[self.spec.statistic].any()) if self.spec.statistic in held else True
         zero = self.spec.algorithm == "prodigy" and "p0" in held and not held["p0"].any()
         self.native.set_progress(entry.number, steps, steps > 0 and moved, steps > 0 and zero)
 
@@ -191,10 +213,18 @@ class Session:
 
     def arrange(self):
         """Lays out the descriptors: those first that need nothing but pointers."""
-        self.entries.sort(key=lambda entry: entry.kind != entries.PLAIN)
-        plain = [entry for entry in self.entries if entry.kind == entries.PLAIN]
-        self.plain, self.others = plain, self.entries[len(plain) :]
-        self.slots = max([len(self.spec.slots), *(len(entry.keys) for entry in self.entries)])
+        # Of those, the ones that have the arrays that most have: some may have master copies.
+        kinds = [
+            tuple(slot.key for slot in entry.slots) if entry.kind == entries.PLAIN else None
+            for entry in self.entries
+        ]
+        counts = Counter(filter(None, kinds))
+        keys = counts.most_common(1)[0][0] if counts else ()
+        plain = [entry for entry, kind in zip(self.entries, kinds) if kind == keys]
+        self.plain = plain
+        self.others = [entry for entry, kind in zip(self.entries, kinds) if kind != keys]
+        self.entries = self.plain + self.others
+        self.slots = max([len(self.spec.slots), *(len(entry.slots) for entry in self.entries)])
         self.words = array("Q", [0] * (WORDS * max(1, len(self.entries))))
         self.state_words = array("Q", [0] * (self.slots * max(1, len(self.entries))))
         self.address = self.words.buffer_info()[0]
@@ -206,9 +236,9 @@ class Session:
         self.plain_states = [entry.state for entry in plain]
         self.lengths = list(map(NUMEL, self.plain_p))
         self.dtypes = list(map(DTYPE, self.plain_p))
-        self.sizes = sizes(self.plain_p)
-        # Options that decide which arrays there are are the optimizer's, so that all have the same.
-        keys = [key for key, _ in plain[0].keys] if plain else []
+        short = any(dtype in SHORT for dtype in self.dtypes)
+        self.sizes_of = sizes_and_types if short else sizes
+        self.sizes = self.sizes_of(self.plain_p)
         self.plain_slots = [slot for slot, key in enumerate(keys) if key]
         self.plain_arrays = getter([key for key in keys if key])
         self.p_pointers = self.state_pointers = None
@@ -223,7 +253,7 @@ class Session:
         self.words[at + LEN] = entry.p.numel()
         self.words[at + TYPE] = entry.code
         self.words[at + STATE] = self.state_address + 8 * self.slots * entry.place
-        self.words[at + STATE_COUNT] = len(entry.keys)
+        self.words[at + STATE_COUNT] = len(entry.slots)
         if entry.kind == entries.ROWS:
             self.words[at + ROW_TYPE] = INDEX_I64
 
@@ -284,7 +314,7 @@ class Session:
         grads = list(map(GRAD, self.plain_p))
         try:
             pointers = array("Q", map(DATA_PTR, grads))
-            usable = sizes(grads) == self.sizes and all(map(IS_CONTIGUOUS, grads))
+            usable = self.sizes_of(grads) == self.sizes and all(map(IS_CONTIGUOUS, grads))
         except (TypeError, RuntimeError):  # None, or sparse
             usable = False
         if not usable:
@@ -318,7 +348,7 @@ class Session:
             self.state_pointers = pointers
 
     def state_fits(self, entry):
-        return all(entry.fits(entry.state[key], length) for key, length in entry.keys if key)
+        return all(entry.fits(slot, entry.state[slot.key]) for slot in entry.slots if slot.key)
 
     def place_other(self, entry, place, g, copies):
         """Fills a descriptor of any kind of parameter, which has a gradient; its copy, if it needs one."""
@@ -337,9 +367,9 @@ class Session:
             copy = torch.empty(p.shape, dtype=entry.dtype).copy_(p.detach())
             copies.append(copy)
         self.words[at + P] = (p if copy is None else copy).data_ptr()
-        for slot, (key, _) in enumerate(entry.keys):
-            pointer = entry.state[key].data_ptr() if key else 0
-            self.state_words[entry.place * self.slots + slot] = pointer
+        for number, slot in enumerate(entry.slots):
+            pointer = entry.state[slot.key].data_ptr() if slot.key else 0
+            self.state_words[entry.place * self.slots + number] = pointer
         return copy
 
     def step(self, optimizer):
@@ -392,7 +422,7 @@ class Session:
                     if copy is not None and moving[entry.group]:
                         entry.p.copy_(copy)
         self.versions.bump(updated, all_plain)
-        if self.spec.counts:
+        if self.counts:
             for entry in updated:
                 entry.state["step"] += 1
             if all_plain:
@@ -407,7 +437,7 @@ class Session:
         """Puts the state of a parameter where the optimizer shows it."""
         held = self.state[entry.p]
         held.update(entry.state)
-        if entry.kind == entries.PLAIN:
+        if entry.place < len(self.plain):
             self.plain_states[entry.place] = held
         entry.state, entry.pending = held, False
         self.committed += 1

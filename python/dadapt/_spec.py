@@ -17,13 +17,35 @@ def non_finite(value):
     return NON_FINITE[value]
 
 
+#: What state may be kept in, and the library's codes; torch.bfloat16 by its name, since there may be no
+#: PyTorch.
+STATES = {"full": 0.0, "compact": 1.0, "bf16": 2.0, "q8": 3.0}
+OTHER_NAMES = {"None": "full", "torch.bfloat16": "bf16"}
+
+
+def state_name(value):
+    """The library's name of what state is kept in."""
+    name = OTHER_NAMES.get(str(value), value)
+    if not isinstance(name, str) or name not in STATES:
+        raise ValueError(
+            f"state_dtype={value!r}: it is None or one of {', '.join(map(repr, STATES))}; "
+            "torch.bfloat16 is 'bf16'"
+        )
+    return name
+
+
+def state(value):
+    """The library's code of that."""
+    return value if isinstance(value, (int, float)) else STATES[state_name(value)]
+
+
 # Options that need more than float().
-CONVERT = {"beta3": beta3, "non_finite": non_finite}
+CONVERT = {"beta3": beta3, "non_finite": non_finite, "state": state}
 
 # Read from the first group, as the packages do.
-COMMON = ("growth_rate", "d_cap", "d0", "non_finite")
+COMMON = ("growth_rate", "d_cap", "d0", "non_finite", "seed")
 # Each group's own.
-GROUPED = ("lr", "weight_decay", "layer_scale")
+GROUPED = ("lr", "weight_decay", "layer_scale", "master")
 
 
 @dataclass(frozen=True)
@@ -64,7 +86,9 @@ class Spec:
 
     def group_options(self, group):
         """Options of a group as the library has them."""
-        return {key: number(key, group[key]) for key in self.grouped}
+        options = {key: number(key, group[key]) for key in self.grouped}
+        options["state"] = STATES[state_name(group["state_dtype"])]
+        return options
 
 
 def number(key, value):

@@ -1,5 +1,5 @@
 from ._algorithms import DAdaptAdan
-from ._optimizer import Optimizer, _NonFinite, _Params
+from ._optimizer import Optimizer, _NonFinite, _Params, _StateDtype
 
 __all__ = ["DAdaptAdamPreprint", "DAdaptAdanIP"]
 
@@ -23,7 +23,9 @@ class DAdaptAdamPreprint(Optimizer):
         non_finite: _NonFinite = ...,
         d_per_group: bool = ...,
         num_threads: int | None = ...,
-        state_dtype: None = ...,
+        state_dtype: _StateDtype = ...,
+        master: bool = ...,
+        seed: int = ...,
     ) -> None: ...
 
 class DAdaptAdanIP(DAdaptAdan): ...

@@ -16,7 +16,7 @@ from ctypes import byref, c_int32, c_size_t, c_void_p
 import numpy as np
 
 from ._library import ALL_GROUPS, LIB, Error, Progress, ok, sized
-from ._native import F32, F64, Native, StepReport
+from ._native import BF16, F32, F64, Q8, Native, StepReport
 from ._spec import number
 
 __all__ = [
@@ -31,6 +31,8 @@ __all__ = [
 ]
 
 CODES = {np.dtype(np.float32): F32, np.dtype(np.float64): F64}
+#: What state is kept in. NumPy has no bf16, whose bits are uint16; 8-bit state is bytes.
+KEPT = {F32: ctypes.c_float, F64: ctypes.c_double, BF16: ctypes.c_uint16, Q8: ctypes.c_uint8}
 
 
 class Tensor(ctypes.Structure):
@@ -41,7 +43,7 @@ class Tensor(ctypes.Structure):
         ("id", ctypes.c_uint64),
         ("len", c_size_t),
         ("dtype", c_int32),
-        ("reserved", c_int32),
+        ("g_dtype", c_int32),
         ("p", c_void_p),
         ("g", c_void_p),
         ("state", c_void_p),
@@ -49,7 +51,7 @@ class Tensor(ctypes.Structure):
         ("rows", c_void_p),
         ("row_count", c_size_t),
         ("row_type", c_int32),
-        ("reserved2", c_int32),
+        ("reserved", c_int32),
     ]
 
 
@@ -60,7 +62,8 @@ class Optimizer:
         params: arrays of float32 or float64, contiguous and writable, in a list or a dict of names;
             or a list of groups: dicts with ``params`` and the options of the group.
         options: those of the library by its names (``lr``, ``weight_decay``, ``growth_rate``, ``d0``,
-            ``num_threads`` ...), or ``betas``; the defaults are the packages'.
+            ``num_threads``, ``state`` ("full", "compact", "bf16" or "q8") ...), or ``betas``; the defaults
+            are the packages'.
     """
 
     algorithm = None
@@ -164,21 +167,15 @@ class Optimizer:
 
     def views(self, tensor):
         """The state of a tensor, by name, where it lies."""
-        found, slot = {}, 0
-        code = c_int32()
-        ok(LIB.dadapt_algorithm_from_name(self.algorithm.encode(), byref(code)))
-        kind = ctypes.c_float if tensor.dtype == F32 else ctypes.c_double
-        while name := LIB.dadapt_algorithm_state_name(code, slot):
-            start, length = c_void_p(), c_size_t()
-            ok(
-                LIB.dadapt_optimizer_state(
-                    self.native.handle, tensor.id, slot, byref(start), byref(length), None
-                )
-            )
-            if length.value:
-                array = (kind * length.value).from_address(start.value)
-                found[name.decode()] = np.ctypeslib.as_array(array)
-            slot += 1
+        found = {}
+        for slot in range(self.native.state_count(tensor.id)):
+            name, code, _, size = self.native.state_info(tensor.id, slot)
+            if size:
+                start, at = c_void_p(), (self.native.handle, tensor.id, slot)
+                ok(LIB.dadapt_optimizer_state(*at, byref(start), None, None))
+                kind = KEPT[code]
+                array = (kind * (size // ctypes.sizeof(kind))).from_address(start.value)
+                found[name] = np.ctypeslib.as_array(array)
         return found
 
 
