@@ -6,7 +6,7 @@ use super::slices::{self, Slice};
 use super::tiles;
 use crate::algorithm::{MAX_SLOTS, MAX_SUMS, Role, Slot, pass};
 use crate::dtype::DType;
-use crate::kernel::ahead::Ahead;
+use crate::kernel::ahead::{Ahead, prefetch_first};
 use crate::kernel::codec::{Format, Place, TILE};
 use crate::kernel::isa::Token;
 use crate::kernel::scan::{finite_fn, sum_sq_fn};
@@ -160,9 +160,13 @@ impl Jobs {
         // The last job that starts at or before the range; empty jobs have no blocks.
         let first = self.jobs.partition_point(|job| job.blocks_before <= range.start);
         let mut at = range.start;
-        for job in &self.jobs[first.saturating_sub(1)..] {
+        let jobs = &self.jobs[first.saturating_sub(1)..];
+        for (i, job) in jobs.iter().enumerate() {
             if at >= range.end {
                 return;
+            }
+            if let Some(next) = jobs.get(i + 1).filter(|next| next.blocks_before < range.end) {
+                next.prefetch();
             }
             let start = (at - job.blocks_before) * BLOCK;
             let end = job.len.min((range.end - job.blocks_before) * BLOCK);
@@ -305,6 +309,18 @@ impl Job {
     /// Whether steps round the parameter, of which there is no master copy.
     pub(crate) fn rounds_parameter(&self) -> bool {
         self.copy.is_none() && self.formats.p != self.dtype
+    }
+
+    /// Asks for the beginnings of the arrays: those of small tensors each start cold.
+    #[inline]
+    fn prefetch(&self) {
+        prefetch_first(self.streams.g, self.len * self.formats.g.size());
+        prefetch_first(self.streams.p, self.len * self.formats.p.size());
+        for (array, format) in self.streams.state.iter().zip(self.formats.state) {
+            if !array.is_null() {
+                prefetch_first(*array, self.len * format.dtype.size());
+            }
+        }
     }
 
     /// Where the parameter is as the caller has it, and its type.

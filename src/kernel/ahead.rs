@@ -43,6 +43,17 @@ impl Ahead {
     }
 }
 
+/// The most that is asked for of an array at once.
+const FIRST: usize = 4096;
+
+/// Asks for the beginning of an array.
+#[inline(always)]
+pub(crate) fn prefetch_first(start: *const u8, bytes: usize) {
+    for line in (0..bytes.min(FIRST)).step_by(LINE) {
+        prefetch(start.wrapping_add(line));
+    }
+}
+
 #[inline(always)]
 fn prefetch(line: *const u8) {
     #[cfg(target_arch = "x86_64")]
