@@ -5,6 +5,7 @@ mod dtypes;
 mod errors;
 #[cfg(unix)]
 mod fork;
+mod kept;
 mod log_lines;
 mod reports;
 mod resume;
