@@ -54,13 +54,7 @@ impl Rule<8, 3, 2> for Adam {
         Slot::new("s", Init::Zero, Role::Statistic),
     ];
     const DECAY: Decay = Decay::Either;
-    const PASSES: &'static [u8] = &[
-        pass::ALL,
-        pass::UPDATE,
-        pass::SUMS | pass::STATE | pass::MOMENT,
-        pass::STATE | pass::MOMENT,
-        pass::PARAMETER | pass::MOMENT,
-    ];
+    const MOVES_BY_STATE: bool = true;
 
     fn gamma(scalars: &Scalars) -> f64 {
         scalars.d * scalars.lr * scalars.bias_correction()

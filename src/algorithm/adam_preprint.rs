@@ -48,13 +48,7 @@ impl Rule<9, 3, 3> for AdamPreprint {
         Slot::new("s", Init::Zero, Role::Statistic),
     ];
     const DECAY: Decay = Decay::Either;
-    const PASSES: &'static [u8] = &[
-        pass::ALL,
-        pass::UPDATE,
-        pass::SUMS | pass::STATE | pass::MOMENT,
-        pass::STATE | pass::MOMENT,
-        pass::PARAMETER | pass::MOMENT,
-    ];
+    const MOVES_BY_STATE: bool = true;
 
     fn coeffs(scalars: &Scalars, group: &Options) -> [f64; 9] {
         let gamma = Self::gamma(scalars);

@@ -50,14 +50,6 @@ pub(super) const STATE: [Slot; 5] = [
 ];
 
 /// The first two, and those by state as it is kept.
-pub(super) const PASSES: &[u8] = &[
-    pass::ALL,
-    pass::UPDATE,
-    pass::SUMS | pass::STATE | pass::MOMENT,
-    pass::STATE | pass::MOMENT,
-    pass::PARAMETER | pass::MOMENT,
-];
-
 pub(super) const COEFFS: usize = 11;
 
 pub(super) fn coeffs(scalars: &Scalars, group: &Options) -> [f64; COEFFS] {
@@ -128,7 +120,7 @@ impl Rule<COEFFS, 5, 3> for Adan {
     const OPTIONS: &'static [(Key, f64)] = OPTIONS;
     const STATE: [Slot; 5] = STATE;
     const DECAY: Decay = Decay::Decoupled;
-    const PASSES: &'static [u8] = PASSES;
+    const MOVES_BY_STATE: bool = true;
     const RESTARTS: bool = true;
 
     fn coeffs(scalars: &Scalars, group: &Options) -> [f64; COEFFS] {

@@ -29,7 +29,7 @@ impl Rule<COEFFS, 5, 2> for AdanIp {
         [m, v.saturating(), e, h, s]
     };
     const DECAY: Decay = Decay::Decoupled;
-    const PASSES: &'static [u8] = adan::PASSES;
+    const MOVES_BY_STATE: bool = true;
     const RESTARTS: bool = true;
 
     fn coeffs(scalars: &Scalars, group: &Options) -> [f64; COEFFS] {

@@ -74,7 +74,7 @@ impl Descriptor {
             uses_next_d: R::USES_NEXT_D,
             counts_per_tensor: R::COUNTS_PER_TENSOR,
             restarts: R::RESTARTS,
-            moves_by_state: R::PASSES.contains(&(pass::PARAMETER | pass::MOMENT)),
+            moves_by_state: R::MOVES_BY_STATE,
             copy_of_start: R::STATE
                 .iter()
                 .position(|slot| slot.role == Role::Statistic && slot.init == Init::Parameter),

@@ -23,8 +23,8 @@ impl Rule<3, 1, 0> for PlainAdaGrad {
         &[(Key::Lr, 1e-2), (Key::Eps, 1e-10), (Key::WeightDecay, 0.0), (Key::LayerScale, 1.0)];
     const STATE: [Slot; 1] = [Slot::new("sum", Init::Zero, Role::State).unsigned()];
     const DECAY: Decay = Decay::Coupled;
-    const PASSES: &'static [u8] =
-        &[pass::UPDATE, pass::STATE | pass::MOMENT, pass::PARAMETER | pass::MOMENT];
+    const PASSES: &'static [u8] = &[pass::UPDATE];
+    const MOVES_BY_STATE: bool = true;
 
     fn coeffs(scalars: &Scalars, group: &Options) -> [f64; 3] {
         [scalars.lr * group.get(Key::LayerScale), group.get(Key::Eps), group.get(Key::WeightDecay)]

@@ -36,8 +36,8 @@ impl Rule<8, 2, 0> for PlainAdam {
         Slot::new("exp_avg_sq", Init::Zero, Role::State).unsigned(),
     ];
     const DECAY: Decay = Decay::Either;
-    const PASSES: &'static [u8] =
-        &[pass::UPDATE, pass::STATE | pass::MOMENT, pass::PARAMETER | pass::MOMENT];
+    const PASSES: &'static [u8] = &[pass::UPDATE];
+    const MOVES_BY_STATE: bool = true;
     const COUNTS_PER_TENSOR: bool = true;
 
     fn coeffs(scalars: &Scalars, group: &Options) -> [f64; 8] {

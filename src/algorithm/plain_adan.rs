@@ -39,8 +39,8 @@ impl Rule<11, 4, 0> for PlainAdan {
         Slot::new("pre_grad", Init::Gradient, Role::State),
     ];
     const DECAY: Decay = Decay::Decoupled;
-    const PASSES: &'static [u8] =
-        &[pass::UPDATE, pass::STATE | pass::MOMENT, pass::PARAMETER | pass::MOMENT];
+    const PASSES: &'static [u8] = &[pass::UPDATE];
+    const MOVES_BY_STATE: bool = true;
     const COUNTS_PER_TENSOR: bool = true;
 
     fn coeffs(scalars: &Scalars, group: &Options) -> [f64; 11] {

@@ -29,12 +29,8 @@ impl Rule<4, 1, 0> for PlainSgd {
     ];
     const STATE: [Slot; 1] = [Slot::new("momentum_buffer", Init::Zero, Role::Moment)];
     const DECAY: Decay = Decay::Coupled;
-    const PASSES: &'static [u8] = &[
-        pass::UPDATE,
-        pass::STATE | pass::PARAMETER,
-        pass::STATE | pass::MOMENT,
-        pass::PARAMETER | pass::MOMENT,
-    ];
+    const PASSES: &'static [u8] = &[pass::UPDATE, pass::STATE | pass::PARAMETER];
+    const MOVES_BY_STATE: bool = true;
     const COUNTS_PER_TENSOR: bool = true;
 
     fn coeffs(scalars: &Scalars, group: &Options) -> [f64; 4] {

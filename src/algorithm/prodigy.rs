@@ -77,6 +77,7 @@ impl Rule<13, 4, 2> for Prodigy {
         pass::PARAMETER,
         pass::STATE | pass::PARAMETER,
     ];
+    const MOVES_BY_STATE: bool = true;
     const USES_NEXT_D: bool = true;
 
     fn gamma(scalars: &Scalars) -> f64 {

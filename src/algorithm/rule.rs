@@ -27,6 +27,10 @@ pub(crate) mod pass {
     /// There is a first moment; without the bit, its slot has no memory.
     pub(crate) const MOMENT: u8 = 16;
 
+    /// Without the parameter, which then moves by the state as it is kept.
+    pub(crate) const ADVANCE: u8 = SUMS | STATE | MOMENT;
+    pub(crate) const MOVE: u8 = PARAMETER | MOMENT;
+
     pub(crate) const UPDATE: u8 = STATE | PARAMETER | MOMENT;
     pub(crate) const ALL: u8 = SUMS | UPDATE;
 }
@@ -235,9 +239,11 @@ pub(crate) trait Rule<const COEFFS: usize, const SLOTS: usize, const SUMS: usize
     const STATE: [Slot; SLOTS];
     /// The kinds of weight decay that its lane function knows.
     const DECAY: Decay;
-    /// The passes that its lane function knows. One that moves the parameter alone, by state as it is
-    /// kept, is there where the step depends on state that may be rounded.
+    /// The passes that its lane function knows.
     const PASSES: &'static [u8] = &[pass::ALL, pass::UPDATE];
+    /// Whether the step depends on state that may be rounded: its lane function can do without
+    /// [`pass::PARAMETER`] what it does with it, and then move the parameter alone.
+    const MOVES_BY_STATE: bool = false;
     /// Whether the first step needs the norm of all gradients before it.
     const NEEDS_G0: bool = false;
     /// Whether the sum that divides is one over all steps, so that a step without gradients makes

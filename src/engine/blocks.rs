@@ -3,16 +3,17 @@
 use super::exact_sum::ExactSum;
 use super::parallel::{Threads, for_each_piece};
 use super::slices::{self, Slice};
-use super::tiles;
 use crate::algorithm::{MAX_SLOTS, MAX_SUMS, Role, Slot, pass};
 use crate::dtype::DType;
-use crate::kernel::ahead::{Ahead, prefetch_first};
-use crate::kernel::codec::{Format, Place, TILE};
+use crate::kernel::codec::{Format, GROUP, Place};
+use crate::kernel::coded::{Coded, CodedFn};
 use crate::kernel::isa::Token;
+use crate::kernel::prefetch::prefetch_first;
 use crate::kernel::scan::{finite_fn, sum_sq_fn};
 use crate::kernel::sweep::{GroupPlan, MAX_LEN, Streams, SweepFn, ZEROS};
 use std::mem::MaybeUninit;
 use std::ops::Range;
+use std::slice;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -81,6 +82,8 @@ pub(crate) struct Job {
     /// The slot that holds nothing but zeros and has no memory.
     pub(crate) zeros: Option<usize>,
     pub(crate) gradient: Gradient,
+    /// Whether some array is not of the type that lane functions compute in.
+    is_coded: bool,
     /// Blocks of the jobs before this one.
     pub(super) blocks_before: usize,
 }
@@ -135,7 +138,7 @@ impl Jobs {
     /// statistics one for each element of the slice, null where the sweep's passes read nothing;
     /// those of all jobs but `g` overlap nothing, and nobody else uses them.
     pub(crate) unsafe fn push(&mut self, job: Job) {
-        self.jobs.push(Job { blocks_before: self.blocks, ..job });
+        self.jobs.push(Job { is_coded: job.is_coded(), blocks_before: self.blocks, ..job });
         self.blocks += job.len.div_ceil(BLOCK);
         self.len += job.len;
     }
@@ -179,29 +182,24 @@ impl Jobs {
 
     /// Runs the kernels of the plans over every tensor and adds up the weighted sums.
     ///
-    /// `sweeps` are by dtype, `slots` and `count` the algorithm's state and number of sums.
+    /// `slots` and `count` are the algorithm's state and number of sums.
     pub(crate) fn sweep(
         &self,
         machine: &Machine,
-        sweeps: impl Fn(DType) -> SweepFn + Sync,
+        kernels: &Kernels,
         plans: &[Plan],
         (slots, count): (&[Slot], usize),
         into: &mut Sums,
     ) {
         self.reduce(machine, count, into, |job, start, len, sums| {
             let plan = &plans[job.plan];
-            let kernel =
-                Kernel { sweep: sweeps(job.dtype), token: machine.token, plan: &plan.kernel };
+            let block = Block { kernels, token: machine.token, plan, slots, job, start, len };
             // SAFETY: `push`'s caller vouched for the arrays; the block lies within them, and
             // `reduce` gives each block once.
-            let partial = unsafe {
-                if job.is_tiled() {
-                    let noise = plan.noise ^ job.noise;
-                    tiles::sweep(&kernel, noise, job, slots, (start, len), &self.overflows)
-                } else {
-                    job.run(&kernel, slots, job.at(start, slots), start, len)
-                }
-            };
+            let (partial, lost) = unsafe { block.run() };
+            if lost > 0 {
+                self.overflows.fetch_add(lost, Ordering::Relaxed);
+            }
             for i in 0..count {
                 sums[i].add(plan.weights[i] * partial[i]);
             }
@@ -267,11 +265,11 @@ impl Jobs {
     }
 }
 
-/// A kernel and what it is called with.
-pub(super) struct Kernel<'a> {
-    pub(super) sweep: SweepFn,
-    pub(super) token: Token,
-    pub(super) plan: &'a GroupPlan,
+/// The kernels of an algorithm.
+pub(crate) struct Kernels {
+    pub(crate) f32: SweepFn,
+    pub(crate) f64: SweepFn,
+    pub(crate) coded: CodedFn,
 }
 
 impl Job {
@@ -293,13 +291,12 @@ impl Job {
             slice: Slice::WHOLE,
             zeros: None,
             gradient: Gradient::Given,
+            is_coded: false,
             blocks_before: 0,
         }
     }
 
-    /// Whether some array is not of the type that lane functions compute in.
-    #[inline]
-    fn is_tiled(&self) -> bool {
+    fn is_coded(&self) -> bool {
         let plain = Formats { p: self.dtype, g: self.dtype, ..self.formats };
         self.copy.is_some()
             || self.formats != plain
@@ -335,13 +332,9 @@ impl Job {
     /// # Safety
     /// Gradient and slot are as [`Jobs::push`] says, and nobody else uses the slot.
     pub(crate) unsafe fn keep_gradient(&mut self, token: Token, slot: usize) {
-        let size = self.dtype.size();
-        for start in (0..self.len).step_by(TILE) {
-            let (g, to) = (self.g_at(start), self.streams.state[slot].wrapping_add(start * size));
-            let len = TILE.min(self.len - start);
-            // SAFETY: this function's own contract.
-            unsafe { decode(token, (self.formats.g, self.dtype), g, len, to, &mut Ahead::none()) };
-        }
+        let (g, to) = (self.g_at(0), self.streams.state[slot]);
+        // SAFETY: this function's own contract.
+        unsafe { decode(token, (self.formats.g, self.dtype), g, self.len, to) };
         self.formats.g = self.dtype;
         self.gradient = Gradient::KeptIn(slot);
     }
@@ -369,81 +362,122 @@ impl Job {
         }
         Streams { p: p.wrapping_add(start * size), g: g.wrapping_add(start * size), state }
     }
+}
 
-    /// A kernel on one block.
+/// A block and what is done with it.
+pub(super) struct Block<'a> {
+    kernels: &'a Kernels,
+    token: Token,
+    pub(super) plan: &'a Plan,
+    pub(super) slots: &'a [Slot],
+    pub(super) job: &'a Job,
+    pub(super) start: usize,
+    pub(super) len: usize,
+}
+
+impl Block<'_> {
+    /// Its sums, and the parameters that it sends to infinity.
     ///
     /// # Safety
-    /// `streams` are [`at`](Job::at) `start`, `len` elements from there on are a block of the job's,
-    /// and nobody else uses them.
-    pub(super) unsafe fn run(
-        &self,
-        kernel: &Kernel,
-        slots: &[Slot],
-        mut streams: Streams,
-        start: usize,
-        len: usize,
-    ) -> [f64; MAX_SUMS] {
-        match self.gradient {
-            Gradient::Given => {}
-            Gradient::Zero => streams.g = ZEROS.as_ptr(),
+    /// The job's arrays hold the block, and nobody else uses that.
+    unsafe fn run(&self) -> ([f64; MAX_SUMS], u64) {
+        let (job, kernel) = (self.job, &self.plan.kernel);
+        let sliced = !job.slice.is_whole() && kernel.pass & pass::SUMS != 0;
+        if job.is_coded || sliced || matches!(job.gradient, Gradient::KeptIn(_)) {
             // SAFETY: this function's own contract.
-            Gradient::KeptIn(slot) => unsafe {
-                return self.run_on_kept(kernel, slots, streams, start, len, slot);
-            },
+            return unsafe { self.run_coded(sliced) };
         }
-        if !self.slice.is_whole() && kernel.plan.pass & pass::SUMS != 0 {
-            // SAFETY: this function's own contract.
-            return unsafe { slices::sweep(kernel, self, slots, &streams, start, len) };
+        let mut streams = job.at(self.start, self.slots);
+        if job.gradient == Gradient::Zero {
+            streams.g = ZEROS.as_ptr();
         }
         // SAFETY: this function's own contract is the kernel's.
-        unsafe { (kernel.sweep)(kernel.token, kernel.plan, &streams, len, self.first) }
+        let sums = unsafe { self.sweep_fn()(self.token, kernel, &streams, self.len, job.first) };
+        (sums, 0)
     }
 
-    /// As [`run`](Job::run), with the gradient that is kept in a slot.
-    ///
     /// # Safety
-    /// As `run`.
+    /// As [`run`](Self::run).
     // Not inlined: the copy would be on the stack of every block.
     #[inline(never)]
-    unsafe fn run_on_kept(
+    unsafe fn run_coded(&self, sliced: bool) -> ([f64; MAX_SUMS], u64) {
+        let mut copy = MaybeUninit::<[u64; BLOCK]>::uninit();
+        let mut arrays = self.arrays();
+        if let Gradient::KeptIn(slot) = self.job.gradient {
+            // The slot is set up.
+            let (copy, bytes) = (copy.as_mut_ptr().cast::<u8>(), self.len * self.job.dtype.size());
+            let kept = &mut arrays.state[slot].place;
+            // SAFETY: this function's own contract; the copy has room for a block of any type.
+            unsafe { copy.copy_from_nonoverlapping(kept.codes, bytes) };
+            arrays.g.place.codes = copy;
+        }
+        // SAFETY: this function's own contract.
+        unsafe {
+            if sliced {
+                return slices::sweep(self, &arrays);
+            }
+            self.run_on(&self.plan.kernel, &arrays, self.len)
+        }
+    }
+
+    pub(super) fn sweep_fn(&self) -> SweepFn {
+        match self.job.dtype {
+            DType::F64 => self.kernels.f64,
+            _ => self.kernels.f32,
+        }
+    }
+
+    /// Runs the kernel of a plan on other arrays than the block's.
+    ///
+    /// # Safety
+    /// They hold `len` elements, as they say, and nobody else uses them.
+    pub(super) unsafe fn run_on(
         &self,
-        kernel: &Kernel,
-        slots: &[Slot],
-        streams: Streams,
-        start: usize,
+        plan: &GroupPlan,
+        arrays: &Coded,
         len: usize,
-        slot: usize,
-    ) -> [f64; MAX_SUMS] {
-        let mut kept = MaybeUninit::<[u64; BLOCK]>::uninit();
-        let (copy, bytes) = (kept.as_mut_ptr().cast::<u8>(), len * self.dtype.size());
-        // SAFETY: the slot has the block's elements, and the copy room for a block of any type.
-        unsafe { copy.copy_from_nonoverlapping(streams.state[slot], bytes) };
-        let job = Job { gradient: Gradient::Given, ..*self };
-        // SAFETY: this function's own contract; the gradient is the copy.
-        unsafe { job.run(kernel, slots, Streams { g: copy, ..streams }, start, len) }
+    ) -> ([f64; MAX_SUMS], u64) {
+        let first = self.job.first;
+        // SAFETY: this function's own contract is the kernels'.
+        unsafe {
+            if self.job.is_coded {
+                if !first && let Some(sums) = (self.kernels.coded)(self.token, plan, arrays, len) {
+                    return sums;
+                }
+                return self.decode_and_run(plan, arrays, len);
+            }
+            let state = arrays.state.map(|kept| kept.place.codes);
+            let streams = Streams { p: arrays.p.place.codes, g: arrays.g.place.codes, state };
+            (self.sweep_fn()(self.token, plan, &streams, len, first), 0)
+        }
+    }
+
+    pub(super) fn token(&self) -> Token {
+        self.token
     }
 }
 
 /// Values of a plain type, decoded from `dtype` to `to`, which is f32 or f64.
 ///
 /// # Safety
-/// `from` holds `len <= TILE` elements of `dtype` and `to` room for as many; they do not overlap, and
-/// nobody uses either meanwhile.
+/// `from` holds `len` elements of `dtype` and `to` room for as many, in aligned memory; they do not
+/// overlap, and nobody uses either meanwhile.
 pub(super) unsafe fn decode(
     token: Token,
     (dtype, working): (DType, DType),
     from: *const u8,
     len: usize,
     to: *mut u8,
-    ahead: &mut Ahead,
 ) {
-    // SAFETY: this function's own contract.
+    // SAFETY: this function's own contract; zeros are numbers.
     unsafe {
         if dtype == working {
             return to.copy_from_nonoverlapping(from, len * dtype.size());
         }
         let place = Place { codes: from.cast_mut(), exponents: to };
-        Format::new(dtype, false).decode(token, place, len, to.cast(), ahead);
+        to.write_bytes(0, len * size_of::<f32>());
+        let to = slice::from_raw_parts_mut(to.cast(), len);
+        Format::new(dtype, false).decode_all(token, place, to);
     }
 }
 
@@ -456,16 +490,16 @@ unsafe fn sum_sq(token: Token, dtype: DType, g: *const u8, len: usize) -> f64 {
         // SAFETY: this function's own contract.
         return unsafe { sum_sq_fn(dtype)(token, g, len) };
     }
-    let mut tile = MaybeUninit::<[f32; TILE]>::uninit();
-    let tile: *mut u8 = tile.as_mut_ptr().cast();
+    let mut values = [0.0; GROUP];
     let mut sum = 0.0;
-    for start in (0..len).step_by(TILE) {
-        let len = TILE.min(len - start);
-        // SAFETY: this function's own contract; the tile has room for `len` elements.
+    for start in (0..len).step_by(GROUP) {
+        let values = &mut values[..GROUP.min(len - start)];
+        let codes = g.cast_mut().wrapping_add(start * dtype.size());
+        let from = Place { codes, exponents: codes };
+        // SAFETY: this function's own contract.
         sum += unsafe {
-            let g = g.add(start * dtype.size());
-            decode(token, (dtype, DType::F32), g, len, tile, &mut Ahead::none());
-            sum_sq_fn(DType::F32)(token, tile, len)
+            Format::new(dtype, false).decode_all(token, from, values);
+            sum_sq_fn(DType::F32)(token, values.as_ptr().cast(), values.len())
         };
     }
     sum

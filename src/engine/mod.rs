@@ -1,8 +1,8 @@
 //! Blocks of many tensors over threads, and sums that no order of them can change.
 
 pub(crate) mod blocks;
+pub(crate) mod coded;
 pub(crate) mod exact_sum;
 pub(crate) mod parallel;
 pub(crate) mod rows;
 pub(crate) mod slices;
-pub(crate) mod tiles;

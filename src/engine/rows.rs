@@ -3,13 +3,14 @@
 //! The kernel knows of no rows. Touched rows are copied side by side into a tile that stays in the
 //! cache, it runs on the tile, and what it changed is copied back.
 
-use super::blocks::{Kernel, Machine, Plan, Sums, merge, no_sums};
+use super::blocks::{Machine, Plan, Sums, merge, no_sums};
 use super::parallel::for_each_piece;
 use crate::algorithm::{Init, MAX_SLOTS, Slot};
 use crate::dtype::DType;
+use crate::kernel::isa::Token;
 use crate::kernel::lanes::LaneElement;
 use crate::kernel::scan::{any_nonzero, finite_fn, first_non_finite};
-use crate::kernel::sweep::{Streams, SweepFn};
+use crate::kernel::sweep::{GroupPlan, Streams, SweepFn};
 use std::mem::MaybeUninit;
 use std::slice;
 use std::sync::Mutex;
@@ -17,6 +18,13 @@ use std::sync::Mutex;
 /// Elements of a tile: with parameter and state of f32 it stays in the first cache. Partial sums, and
 /// with them every bit of `d`, depend on it.
 const TILE: usize = 1024;
+
+/// A kernel and what it is called with.
+struct RowKernel<'a> {
+    sweep: SweepFn,
+    token: Token,
+    plan: &'a GroupPlan,
+}
 
 /// A table of a step: where its arrays are, which rows are touched, and their gradients.
 #[derive(Debug)]
@@ -152,7 +160,7 @@ impl RowsJob {
         count: usize,
     ) -> Sums {
         let total = Mutex::new(no_sums());
-        let kernel = Kernel { sweep, token: machine.token, plan: &plan.kernel };
+        let kernel = RowKernel { sweep, token: machine.token, plan: &plan.kernel };
         // Whole rows, or parts of one that is longer than a tile.
         let parts = self.width.div_ceil(TILE);
         let rows = (TILE / self.width.max(1)).max(1);
@@ -186,7 +194,7 @@ impl RowsJob {
     #[inline(never)]
     unsafe fn tile<E: LaneElement>(
         &self,
-        kernel: &Kernel,
+        kernel: &RowKernel,
         slots: &[Slot],
         part: &Part,
     ) -> [f64; crate::algorithm::MAX_SUMS] {

@@ -4,13 +4,15 @@
 //! with sums runs on the copy, where only the statistics are the tensor's own, and then the kernel
 //! without sums runs on the block.
 
-use super::blocks::{BLOCK, Job, Kernel};
-use crate::algorithm::{MAX_SLOTS, MAX_SUMS, Role, Slot, pass};
+use super::blocks::{BLOCK, Block};
+use super::coded::groups_before;
+use crate::algorithm::{MAX_SLOTS, MAX_SUMS, Role, pass};
 use crate::dtype::DType;
+use crate::kernel::coded::{Coded, Kept, adopt};
+use crate::kernel::isa::Token;
 use crate::kernel::lanes::ROW;
-use crate::kernel::sweep::{GroupPlan, Streams};
+use crate::kernel::sweep::GroupPlan;
 use std::mem::MaybeUninit;
-use std::ptr;
 
 /// The most elements of a block that count, a slice being of every second element at least.
 const MOST: usize = BLOCK / 2;
@@ -59,63 +61,76 @@ impl Slice {
     }
 }
 
-/// Updates a block and returns the sums over its slice.
+/// Updates a block: the sums over its slice, and the parameters that have become infinite.
 ///
 /// # Safety
-/// `streams` hold the `len` elements of the job's block from `start` on, of its dtype, statistics
-/// those of its slice, and nobody else uses them.
+/// `arrays` hold the block, statistics its slice, and nobody else uses them.
 // Not inlined: the copies would be on the stack of blocks without slices too.
 #[inline(never)]
-pub(super) unsafe fn sweep(
-    kernel: &Kernel,
-    job: &Job,
-    slots: &[Slot],
-    streams: &Streams,
-    start: usize,
-    len: usize,
-) -> [f64; MAX_SUMS] {
+pub(super) unsafe fn sweep(block: &Block, arrays: &Coded) -> ([f64; MAX_SUMS], u64) {
+    let Block { job, plan, start, len, .. } = *block;
+    let (token, plan) = (block.token(), &plan.kernel);
     let count = job.slice.before(start + len) - job.slice.before(start);
     let mut copies = MaybeUninit::<[[u64; MOST]; 2 + MAX_SLOTS]>::uninit();
     let copies: *mut [u64; MOST] = copies.as_mut_ptr().cast();
-    let copy = |i: usize| copies.wrapping_add(i).cast::<u8>();
-    let (p, g) = (copy(0), copy(1));
-    let gather = |from: *const u8, to: *mut u8| {
+    let gather = |from: &Kept, i: usize| {
+        let to = copies.wrapping_add(i).cast::<u8>();
         // SAFETY: the slice's elements lie within the block, and the copy has room for them.
-        unsafe {
-            match job.dtype {
-                DType::F64 => gather::<u64>(from.cast(), to.cast(), job.slice, start, len),
-                _ => gather::<u32>(from.cast(), to.cast(), job.slice, start, len),
-            }
-        }
+        unsafe { gather(token, from, to, job.slice, (start, len)) };
+        Kept::plain(to)
     };
-    gather(streams.p, p);
-    gather(streams.g, g);
-    let mut state = [ptr::null_mut(); MAX_SLOTS];
-    for (i, slot) in slots.iter().enumerate() {
-        if slot.role == Role::Statistic {
-            state[i] = streams.state[i];
-        } else if slot.is_read(kernel.plan.pass) {
-            state[i] = copy(2 + i);
-            if !job.first {
-                gather(streams.state[i], state[i]);
+    // SAFETY: this function's own contract.
+    unsafe { adopt(token, arrays, len) };
+    let mut sliced = Coded {
+        p: gather(&arrays.p, 0),
+        copy: None,
+        g: gather(&arrays.g, 1),
+        moves_by_kept: false,
+        // As many groups before it as exponents.
+        noise: (arrays.noise.0, groups_before(job.slice, start)),
+        ..*arrays
+    };
+    for (i, slot) in block.slots.iter().enumerate() {
+        if slot.role != Role::Statistic && slot.is_read(plan.pass) {
+            sliced.state[i] = if job.first {
+                Kept::plain(copies.wrapping_add(2 + i).cast())
+            } else {
+                gather(&arrays.state[i], 2 + i)
+            };
+        }
+    }
+    let update = GroupPlan { pass: plan.pass & !pass::SUMS, ..*plan };
+    // SAFETY: the copies hold `count` elements each, and so do the statistics; a pass without sums
+    // reads none.
+    unsafe {
+        let (sums, _) = block.run_on(plan, &sliced, count);
+        (sums, block.run_on(&update, arrays, len).1)
+    }
+}
+
+/// Copies the elements of a slice that lie in a block side by side, as values.
+///
+/// # Safety
+/// `from` holds the block, and `to` has room for what the slice has of it.
+unsafe fn gather(token: Token, from: &Kept, to: *mut u8, slice: Slice, block: (usize, usize)) {
+    let codes = from.place.codes;
+    // SAFETY: this function's own contract.
+    unsafe {
+        match from.format.dtype {
+            DType::F64 => gather_all::<u64>(codes.cast(), to.cast(), slice, block),
+            DType::F32 => gather_all::<u32>(codes.cast(), to.cast(), slice, block),
+            _ => {
+                let mut values = [0.0; BLOCK];
+                from.format.decode_all(token, from.place, &mut values[..block.1]);
+                gather_all(values.as_ptr(), to.cast(), slice, block);
             }
         }
     }
-    let sliced = Streams { p, g, state };
-    // SAFETY: the copies hold `count` elements each, and so do the statistics.
-    let sums = unsafe { (kernel.sweep)(kernel.token, kernel.plan, &sliced, count, job.first) };
-    let update = GroupPlan { pass: kernel.plan.pass & !pass::SUMS, ..*kernel.plan };
-    // SAFETY: this function's own contract; a pass without sums reads no statistics.
-    unsafe { (kernel.sweep)(kernel.token, &update, streams, len, job.first) };
-    sums
 }
 
-/// Copies the elements of a slice that lie in a block side by side.
-///
 /// # Safety
-/// `from` holds the `len` elements of a block that starts at `start`, and `to` has room for those of
-/// the slice.
-unsafe fn gather<T: Copy>(from: *const T, to: *mut T, slice: Slice, start: usize, len: usize) {
+/// As [`gather`], of plain values.
+unsafe fn gather_all<T>(from: *const T, to: *mut T, slice: Slice, (start, len): (usize, usize)) {
     let mut to = to;
     slice.runs(start, len, |offset, count| {
         // SAFETY: this function's own contract: `runs` stays within the block.

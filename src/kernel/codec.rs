@@ -1,29 +1,22 @@
-//! Codecs: tiles of the types that state and parameters are kept in, from and to f32.
+//! Codecs: the types that state and parameters are kept in, from and to registers of f32.
 //!
-//! Nothing but these functions knows the types: lane functions compute on f32 tiles that stay in the
-//! first cache. Each codec is one function of an element each way, in integer and exact
-//! floating-point operations that the compiler makes vectors of, so that the bits are the same on
-//! every instruction set. A new type is a [`Codec`] here and a line in `with_codec!`.
+//! Nothing but these functions knows the types: lane functions compute in f32. Each codec is a function
+//! of a register each way, in integer and exact floating-point operations, so that the bits are the same
+//! on every instruction set. A new type is a [`Codec`] here and a line in `with_codec!`.
 //!
 //! [`Mini`] is the common scheme. A float's magnitude, as an integer, grows with its value, in
 //! steps that are equal between powers of two. Dropping its low bits rounds it down to a shorter
 //! fraction, and adding noise below the lowest bit that is kept first rounds it stochastically.
 
-use super::ahead::Ahead;
+use super::bits::Bits;
 use super::isa::Token;
-use super::rounding::Noise;
+use super::lanes::ROW;
+use super::rounding::Key;
+use crate::algorithm::Kept;
 use crate::dtype::DType;
-use half::f16;
-use half::slice::HalfFloatSliceExt;
 use pulp::{Simd, WithSimd};
-use std::marker::PhantomData;
-use std::mem::MaybeUninit;
-use std::slice;
 
-/// Elements that are decoded and encoded at once: tiles of all arrays together stay in the first
-/// cache. A block is whole tiles but for its end.
-pub(crate) const TILE: usize = 1024;
-/// Elements that share an exponent in 8-bit state.
+/// Elements that share an exponent in 8-bit state, and a key of noise.
 pub(crate) const GROUP: usize = 256;
 
 /// How an array is kept: its type and, of 8-bit state, whether values are never negative.
@@ -33,80 +26,123 @@ pub(crate) struct Format {
     pub(crate) unsigned: bool,
 }
 
-/// Where a tile is: its elements and, of 8-bit state, their exponents.
+/// Where elements are and, of 8-bit state, the exponents of their groups.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Place {
     pub(crate) codes: *mut u8,
     pub(crate) exponents: *mut u8,
 }
 
-/// How a value that the type cannot hold is rounded.
+/// What the codes of a group of 8-bit state mean; counts for nothing of other types.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Rounding<'a> {
-    /// Up or down, by this noise with this mask.
-    Stochastic(&'a Noise, u16),
+pub(crate) struct Scale {
+    /// The magnitude of the smallest normal number, or of the unsigned code 0 if it were none.
+    base: u32,
+    /// Bits that make a NaN of what is decoded, where the group is not finite.
+    not_finite: u32,
+}
+
+impl Scale {
+    pub(crate) const NONE: Scale = Scale { base: 0, not_finite: 0 };
+}
+
+/// How a value that the type cannot hold is rounded.
+#[derive(Clone, Copy)]
+pub(crate) enum Rounding<R> {
+    /// Up or down, by 16 bits of noise; the second register is 16 times the first and 8.
+    Stochastic(R, R),
     /// To nearest, ties to even; bf16 and f16 only.
     Nearest,
 }
+
+impl<R: Copy> Rounding<R> {
+    /// By 16 bits of noise and a mask.
+    #[inline(always)]
+    pub(crate) fn stochastic<S: Simd<u32s = R>>(bits: Bits<S>, noise: R, mask: u32) -> Self {
+        let upper = bits.or(bits.shl(noise, 4), bits.splat(8));
+        let (mask, upper_mask) = (bits.splat(mask), bits.splat(mask << 4));
+        Rounding::Stochastic(bits.xor(noise, mask), bits.xor(upper, upper_mask))
+    }
+}
+
+/// The kind of parameters and gradients, which are what they are.
+pub(crate) const EXACT: Kept = Kept::Exactly("the caller has it");
 
 /// Bits of a magnitude.
 const MAGNITUDE: u32 = 0x7fff_ffff;
 const SIGN: u32 = 0x8000_0000;
 /// Magnitude of an infinity; those above are NaN.
 const INFINITE: u32 = 0x7f80_0000;
+const QUIET: u32 = 0x0040_0000;
 const FRACTION: u32 = 23;
 
-/// One type: codes and, where they are `GROUPED`, an exponent that 256 of them share.
-///
-/// Each function is of one element; loops over them become vectors.
+/// One type. Codes are numbers of 32 bits in registers.
 trait Codec {
-    type Code: Copy;
-    const GROUPED: bool = false;
     /// The largest finite value.
     const LARGEST: f32 = f32::MAX;
 
-    /// The exponent for values of this largest finite magnitude, as bits.
-    fn exponent(_largest: u32) -> u8 {
-        0
-    }
-    fn decode(code: Self::Code, exponent: u8) -> f32;
-    /// `noise` has 16 bits.
-    fn stochastic(value: f32, exponent: u8, noise: u32) -> Self::Code;
-    fn nearest(_value: f32) -> Self::Code {
-        unreachable!("8-bit state is rounded stochastically")
-    }
+    fn decode<S: Simd>(bits: Bits<S>, code: S::u32s, scale: Scale) -> S::f32s;
+    /// The code, and what it decodes as.
+    fn encode<S: Simd>(
+        bits: Bits<S>,
+        x: S::u32s,
+        scale: Scale,
+        rounding: Rounding<S::u32s>,
+    ) -> (S::u32s, S::f32s);
+    /// # Safety
+    /// A register's worth of codes can be read from element `at` of `from` on, aligned.
+    unsafe fn load<S: Simd>(bits: Bits<S>, from: *const u8, at: usize) -> S::u32s;
+    /// # Safety
+    /// A register's worth of codes can be written from element `at` of `to` on, aligned.
+    unsafe fn store<S: Simd>(bits: Bits<S>, to: *mut u8, at: usize, code: S::u32s);
+}
+
+/// Codes of so many bits.
+macro_rules! codes {
+    ($code:ty, $load:ident, $store:ident) => {
+        #[inline(always)]
+        unsafe fn load<S: Simd>(bits: Bits<S>, from: *const u8, at: usize) -> S::u32s {
+            // SAFETY: this function's own contract.
+            unsafe { bits.$load(from.cast::<$code>().wrapping_add(at)) }
+        }
+        #[inline(always)]
+        unsafe fn store<S: Simd>(bits: Bits<S>, to: *mut u8, at: usize, code: S::u32s) {
+            // SAFETY: this function's own contract.
+            unsafe { bits.$store(to.cast::<$code>().wrapping_add(at), code) }
+        }
+    };
 }
 
 struct Bf16;
 
 impl Codec for Bf16 {
-    type Code = u16;
     const LARGEST: f32 = f32::from_bits(0x7f7f_0000);
+    codes!(u16, load16, store16);
 
     #[inline(always)]
-    fn decode(code: u16, _: u8) -> f32 {
-        f32::from_bits(u32::from(code) << 16)
+    fn decode<S: Simd>(bits: Bits<S>, code: S::u32s, _: Scale) -> S::f32s {
+        bits.float(bits.shl(code, 16))
     }
     #[inline(always)]
-    fn stochastic(value: f32, _: u8, noise: u32) -> u16 {
-        upper_half(value.to_bits(), noise)
-    }
-    #[inline(always)]
-    fn nearest(value: f32) -> u16 {
-        let bits = value.to_bits();
-        upper_half(bits, 0x7fff + ((bits >> 16) & 1))
+    fn encode<S: Simd>(
+        bits: Bits<S>,
+        x: S::u32s,
+        _: Scale,
+        rounding: Rounding<S::u32s>,
+    ) -> (S::u32s, S::f32s) {
+        // The upper half, with what is added to the lower one carried; a NaN stays one.
+        let below = match rounding {
+            Rounding::Stochastic(noise, _) => noise,
+            Rounding::Nearest => bits.add(bits.and(bits.shr(x, 16), 1), bits.splat(0x7fff)),
+        };
+        let is_nan = bits.is_less(bits.splat(INFINITE), bits.and(x, MAGNITUDE));
+        let nan = bits.or(x, bits.splat(QUIET));
+        let rounded = bits.select(is_nan, nan, bits.add(x, below));
+        (bits.shr(rounded, 16), bits.float(bits.and(rounded, 0xffff_0000)))
     }
 }
 
-/// The upper half of a float, with what is added to the lower one carried; a NaN stays one.
-#[inline(always)]
-fn upper_half(bits: u32, below: u32) -> u16 {
-    let nan = bits & MAGNITUDE > INFINITE;
-    let rounded = bits.wrapping_add(below);
-    ((if nan { bits | 0x0040_0000 } else { rounded }) >> 16) as u16
-}
-
-/// Constants of a floating-point type with a shorter exponent and fraction.
+/// A floating-point type with a shorter exponent and fraction.
 ///
 /// `DROPPED` bits of an f32's fraction are left out. `normal` is the magnitude, as bits, of the
 /// smallest normal number; its exponent is counted as 1, and below it codes are equally spaced.
@@ -120,23 +156,40 @@ impl<const DROPPED: u32> Mini<DROPPED> {
 
     /// A magnitude from its code.
     #[inline(always)]
-    fn decode(self, code: u32) -> f32 {
-        let small = code < Self::ONE;
-        let base = if small { self.normal } else { self.normal - (1 << FRACTION) };
-        let beyond = f32::from_bits(if small { self.normal } else { 0 });
-        f32::from_bits((code << DROPPED).wrapping_add(base)) - beyond
+    fn decode<S: Simd>(self, bits: Bits<S>, code: S::u32s) -> S::u32s {
+        self.magnitude(bits, bits.shl(code, DROPPED), bits.is_less(code, bits.splat(Self::ONE)))
     }
 
-    /// The code of a magnitude below infinity: the last bit that is kept takes the carry of `below`.
+    /// A magnitude from how far it is from the base of its kind, small or not.
     #[inline(always)]
-    fn encode(self, magnitude: u32, below: u32) -> u32 {
-        let small = magnitude < self.normal;
-        // Beside the smallest normal number, places are equal: what is added is exact but for bits
-        // below those that `below` decides.
-        let beyond = f32::from_bits(if small { self.normal } else { 0 });
-        let shifted = (f32::from_bits(magnitude) + beyond).to_bits();
-        let base = if small { self.normal } else { self.normal - (1 << FRACTION) };
-        shifted.wrapping_sub(base).wrapping_add(below) >> DROPPED
+    fn magnitude<S: Simd>(self, bits: Bits<S>, steps: S::u32s, is_small: S::m32s) -> S::u32s {
+        let normal = bits.splat(self.normal);
+        let shifted = bits.add(steps, self.base(bits, is_small));
+        let small = bits.0.sub_f32s(bits.float(shifted), bits.float(normal));
+        bits.select(is_small, bits.of(small), shifted)
+    }
+
+    #[inline(always)]
+    fn base<S: Simd>(self, bits: Bits<S>, is_small: S::m32s) -> S::u32s {
+        let one_less = bits.splat(self.normal.wrapping_sub(1 << FRACTION));
+        bits.select(is_small, bits.splat(self.normal), one_less)
+    }
+
+    /// How far a magnitude below infinity is from its base, with what is added below the last bit that is
+    /// kept, and whether it is small: beside the smallest normal number, places are equal, and what is
+    /// added is exact but for bits below those that `below` decides.
+    #[inline(always)]
+    fn steps<S: Simd>(
+        self,
+        bits: Bits<S>,
+        magnitude: S::u32s,
+        below: S::u32s,
+    ) -> (S::u32s, S::m32s) {
+        let normal = bits.splat(self.normal);
+        let is_small = bits.is_less(magnitude, normal);
+        let beyond = bits.of(bits.0.add_f32s(bits.float(magnitude), bits.float(normal)));
+        let shifted = bits.select(is_small, beyond, magnitude);
+        (bits.add(bits.sub(shifted, self.base(bits, is_small)), below), is_small)
     }
 }
 
@@ -146,48 +199,85 @@ impl F16 {
     /// 2^-14.
     const MINI: Mini<13> = Mini { normal: 113 << FRACTION };
     const INFINITY: u32 = 0x7c00;
-
-    /// With the code of the magnitude as if there were no largest.
-    #[inline(always)]
-    fn code(value: f32, in_range: u32) -> u16 {
-        let magnitude = value.to_bits() & MAGNITUDE;
-        // Written so that the code, and the noise in it, is used in any case, without which this would
-        // not be a vector. What is out of range has a code above infinity's.
-        let least = if magnitude > INFINITE { 0x7e00 } else { 0 };
-        let code = in_range.min(Self::INFINITY).max(least);
-        (code | (value.to_bits() & SIGN) >> 16) as u16
-    }
 }
 
 impl Codec for F16 {
-    type Code = u16;
     const LARGEST: f32 = 65504.0;
+    codes!(u16, load16, store16);
 
     #[inline(always)]
-    fn decode(code: u16, _: u8) -> f32 {
-        let magnitude = u32::from(code) & 0x7fff;
-        let finite = Self::MINI.decode(magnitude).to_bits();
-        // An exponent of all ones is one in f32 too.
-        let bits = if magnitude < Self::INFINITY { finite } else { INFINITE | (magnitude << 13) };
-        f32::from_bits(bits | (u32::from(code) & 0x8000) << 16)
+    fn decode<S: Simd>(bits: Bits<S>, code: S::u32s, _: Scale) -> S::f32s {
+        if let Some(values) = bits.of_f16(code) {
+            return values;
+        }
+        let magnitude = bits.and(code, 0x7fff);
+        let finite = Self::MINI.decode(bits, magnitude);
+        // An exponent of all ones is one in f32 too, and a NaN becomes a quiet one.
+        let infinite = bits.or(bits.shl(magnitude, 13), bits.splat(INFINITE));
+        let is_infinity = bits.is_equal(magnitude, bits.splat(Self::INFINITY));
+        let quiet = bits.or(infinite, bits.splat(QUIET));
+        let infinite = bits.select(is_infinity, infinite, quiet);
+        let is_finite = bits.is_less(magnitude, bits.splat(Self::INFINITY));
+        let magnitude = bits.select(is_finite, finite, infinite);
+        bits.float(bits.or(magnitude, bits.and(bits.shl(code, 16), SIGN)))
     }
     #[inline(always)]
-    fn stochastic(value: f32, _: u8, noise: u32) -> u16 {
-        Self::code(value, Self::MINI.encode(value.to_bits() & MAGNITUDE, noise >> 3))
-    }
-    #[inline(always)]
-    fn nearest(value: f32) -> u16 {
-        let magnitude = value.to_bits() & MAGNITUDE;
-        let shifted = magnitude.wrapping_sub((112 << FRACTION) - 0xfff);
-        let normal = shifted.wrapping_add((magnitude >> 13) & 1) >> 13;
-        // Beside 0.5, whose last place is that of the smallest: rounded once.
-        let small = (f32::from_bits(magnitude) + 0.5).to_bits().wrapping_sub(0.5f32.to_bits());
-        Self::code(value, if magnitude < Self::MINI.normal { small } else { normal })
+    fn encode<S: Simd>(
+        bits: Bits<S>,
+        x: S::u32s,
+        _: Scale,
+        rounding: Rounding<S::u32s>,
+    ) -> (S::u32s, S::f32s) {
+        let magnitude = bits.and(x, MAGNITUDE);
+        let in_range = match rounding {
+            Rounding::Stochastic(noise, _) => {
+                let noise = bits.shr(noise, 3);
+                bits.shr(Self::MINI.steps(bits, magnitude, noise).0, 13)
+            }
+            Rounding::Nearest => {
+                if let Some(codes) = bits.to_f16(bits.float(x)) {
+                    return (codes, Self::decode(bits, codes, Scale::NONE));
+                }
+                let shifted = bits.sub(magnitude, bits.splat((112 << FRACTION) - 0xfff));
+                let is_odd = bits.and(bits.shr(magnitude, 13), 1);
+                let normal = bits.shr(bits.add(shifted, is_odd), 13);
+                // Beside 0.5, whose last place is that of the smallest: rounded once.
+                let half = bits.splat(0.5f32.to_bits());
+                let sum = bits.0.add_f32s(bits.float(magnitude), bits.float(half));
+                let small = bits.sub(bits.of(sum), half);
+                let is_small = bits.is_less(magnitude, bits.splat(Self::MINI.normal));
+                bits.select(is_small, small, normal)
+            }
+        };
+        // What is out of range has a code above infinity's; a NaN keeps what it can.
+        let finite = bits.min(in_range, Self::INFINITY);
+        let is_nan = bits.is_less(bits.splat(INFINITE), magnitude);
+        let nan = bits.or(bits.and(bits.shr(x, 13), 0x3ff), bits.splat(0x7e00));
+        let code = bits.select(is_nan, nan, finite);
+        let code = bits.or(code, bits.and(bits.shr(x, 16), 0x8000));
+        (code, Self::decode(bits, code, Scale::NONE))
     }
 }
 
 /// An exponent that says that a group holds a NaN or an infinity: all of it decodes as NaN.
 const NOT_FINITE: u8 = 255;
+
+/// The exponent of a group: what is rounded up from its largest value must have a code too.
+fn exponent(largest: u32, least: u8) -> u8 {
+    if largest >= INFINITE {
+        return NOT_FINITE;
+    }
+    (((largest + (1 << 20)) >> FRACTION) as u8).clamp(least, 254)
+}
+
+/// What is added below the 3 bits of fraction that are kept.
+#[inline(always)]
+fn below_three<S: Simd>(bits: Bits<S>, rounding: Rounding<S::u32s>) -> S::u32s {
+    match rounding {
+        Rounding::Stochastic(_, noise) => noise,
+        Rounding::Nearest => bits.splat(1 << 19), // ties up; nothing asks for it
+    }
+}
 
 /// 4 bits of exponent and 3 of fraction, below the group's largest power of two.
 struct Signed8;
@@ -195,32 +285,32 @@ struct Signed8;
 impl Signed8 {
     /// Below it the equal steps would not be normal numbers. (Of untouched state the exponent is 0.)
     const LEAST: u8 = 18;
-
-    #[inline(always)]
-    fn mini(exponent: u8) -> Mini<20> {
-        Mini { normal: (u32::from(exponent.max(Self::LEAST)) - 14) << FRACTION }
-    }
 }
 
 impl Codec for Signed8 {
-    type Code = u8;
-    const GROUPED: bool = true;
+    codes!(u8, load8, store8);
 
     #[inline(always)]
-    fn exponent(largest: u32) -> u8 {
-        // What is rounded up from the largest value must have a code too.
-        (((largest + (1 << 20)) >> FRACTION) as u8).clamp(Self::LEAST, 254)
+    fn decode<S: Simd>(bits: Bits<S>, code: S::u32s, scale: Scale) -> S::f32s {
+        let mini = Mini::<20> { normal: scale.base };
+        let magnitude = mini.decode(bits, bits.and(code, 0x7f));
+        let sign = bits.and(bits.shl(code, 24), SIGN);
+        bits.float(bits.or(bits.or(magnitude, sign), bits.splat(scale.not_finite)))
     }
     #[inline(always)]
-    fn decode(code: u8, exponent: u8) -> f32 {
-        let magnitude = Self::mini(exponent).decode(u32::from(code) & 0x7f);
-        f32::from_bits(magnitude.to_bits() | (u32::from(code) & 0x80) << 24)
-    }
-    #[inline(always)]
-    fn stochastic(value: f32, exponent: u8, noise: u32) -> u8 {
-        let bits = value.to_bits();
-        let code = Self::mini(exponent).encode(bits & MAGNITUDE, (noise << 4) + 8);
-        (code.min(0x7f) | (bits & SIGN) >> 24) as u8
+    fn encode<S: Simd>(
+        bits: Bits<S>,
+        x: S::u32s,
+        scale: Scale,
+        rounding: Rounding<S::u32s>,
+    ) -> (S::u32s, S::f32s) {
+        let (mini, below) = (Mini::<20> { normal: scale.base }, below_three(bits, rounding));
+        let (steps, is_small) = mini.steps(bits, bits.and(x, MAGNITUDE), below);
+        let steps = bits.min(steps, 0x07ff_ffff);
+        let code = bits.or(bits.shr(steps, 20), bits.and(bits.shr(x, 24), 0x80));
+        let magnitude = mini.magnitude(bits, bits.and(steps, 0xfff0_0000), is_small);
+        let not_finite = bits.splat(scale.not_finite);
+        (code, bits.float(bits.or(bits.or(magnitude, bits.and(x, SIGN)), not_finite)))
     }
 }
 
@@ -231,46 +321,69 @@ struct Unsigned8;
 impl Unsigned8 {
     /// Below it the smallest code would not be a normal number.
     const LEAST: u8 = 32;
-
-    #[inline(always)]
-    fn base(exponent: u8) -> u32 {
-        (u32::from(exponent.max(Self::LEAST)) - 31) << FRACTION
-    }
 }
 
 impl Codec for Unsigned8 {
-    type Code = u8;
-    const GROUPED: bool = true;
+    codes!(u8, load8, store8);
 
     #[inline(always)]
-    fn exponent(largest: u32) -> u8 {
-        (((largest + (1 << 20)) >> FRACTION) as u8).clamp(Self::LEAST, 254)
+    fn decode<S: Simd>(bits: Bits<S>, code: S::u32s, scale: Scale) -> S::f32s {
+        let value = bits.add(bits.shl(code, 20), bits.splat(scale.base));
+        let is_zero = bits.is_equal(code, bits.splat(0));
+        let value = bits.select(is_zero, bits.splat(0), value);
+        bits.float(bits.or(value, bits.splat(scale.not_finite)))
     }
     #[inline(always)]
-    fn decode(code: u8, exponent: u8) -> f32 {
-        let code = u32::from(code);
-        f32::from_bits(if code == 0 { 0 } else { (code << 20).wrapping_add(Self::base(exponent)) })
-    }
-    #[inline(always)]
-    fn stochastic(value: f32, exponent: u8, noise: u32) -> u8 {
-        let magnitude = value.to_bits() & MAGNITUDE;
-        let (base, below) = (Self::base(exponent), (noise << 4) + 8);
-        // Written so that the noise is used in any case, without which this would not be a vector.
-        let least = if magnitude == 0 { base } else { base + (1 << 20) };
-        (magnitude.max(least).wrapping_sub(base).wrapping_add(below) >> 20).min(0xff) as u8
+    fn encode<S: Simd>(
+        bits: Bits<S>,
+        x: S::u32s,
+        scale: Scale,
+        rounding: Rounding<S::u32s>,
+    ) -> (S::u32s, S::f32s) {
+        let (magnitude, below) = (bits.and(x, MAGNITUDE), below_three(bits, rounding));
+        let is_zero = bits.is_equal(magnitude, bits.splat(0));
+        let above = bits.max(magnitude, bits.splat(scale.base.wrapping_add(1 << 20)));
+        let (base, zero) = (bits.splat(scale.base), bits.splat(0));
+        let steps = bits.min(bits.add(bits.sub(above, base), below), 0x0fff_ffff);
+        let value = bits.select(is_zero, zero, bits.add(bits.and(steps, 0xfff0_0000), base));
+        let value = bits.or(value, bits.splat(scale.not_finite));
+        (bits.select(is_zero, zero, bits.shr(steps, 20)), bits.float(value))
     }
 }
 
+/// Runs a function for the codec of a format, of those that an array of that kind may have.
 macro_rules! with_codec {
-    ($format:expr, $run:ident($($argument:expr),*)) => {
-        match ($format.dtype, $format.unsigned) {
-            (DType::Bf16, _) => $run::<Bf16>($($argument),*),
-            (DType::F16, _) => $run::<F16>($($argument),*),
-            (DType::Q8, false) => $run::<Signed8>($($argument),*),
-            (DType::Q8, true) => $run::<Unsigned8>($($argument),*),
-            (DType::F32 | DType::F64, _) => unreachable!("lane functions work on these"),
+    ($format:expr, $kind:expr, $run:ident($($argument:expr),*)) => {
+        match ($format.dtype, $kind) {
+            (DType::Bf16, _) => $run::<S, Bf16>($($argument),*),
+            (DType::F16, Kept::Exactly(_)) => $run::<S, F16>($($argument),*),
+            (DType::Q8, Kept::Signed) => $run::<S, Signed8>($($argument),*),
+            (DType::Q8, Kept::Unsigned) => $run::<S, Unsigned8>($($argument),*),
+            // What lane functions work on.
+            _ => $run::<S, Plain>($($argument),*),
         }
     };
+}
+
+/// f32 itself.
+struct Plain;
+
+impl Codec for Plain {
+    codes!(u32, load32, store32);
+
+    #[inline(always)]
+    fn decode<S: Simd>(bits: Bits<S>, code: S::u32s, _: Scale) -> S::f32s {
+        bits.float(code)
+    }
+    #[inline(always)]
+    fn encode<S: Simd>(
+        bits: Bits<S>,
+        x: S::u32s,
+        _: Scale,
+        _: Rounding<S::u32s>,
+    ) -> (S::u32s, S::f32s) {
+        (x, bits.float(x))
+    }
 }
 
 impl Format {
@@ -278,206 +391,323 @@ impl Format {
         Format { dtype, unsigned }
     }
 
-    /// Decodes a tile.
+    /// Whether groups of codes have an exponent.
+    #[inline(always)]
+    pub(crate) fn is_grouped(self) -> bool {
+        self.dtype == DType::Q8
+    }
+
+    /// The exponent of a group with this largest magnitude, as bits.
+    pub(crate) fn exponent(self, largest: u32) -> u8 {
+        exponent(largest, if self.unsigned { Unsigned8::LEAST } else { Signed8::LEAST })
+    }
+
+    /// What the codes of a group with this exponent mean.
+    #[inline(always)]
+    pub(crate) fn scale(self, exponent: u8) -> Scale {
+        let not_finite = if exponent == NOT_FINITE { INFINITE | QUIET } else { 0 };
+        // What stands there where the group is not finite does not count, but is the same everywhere.
+        let exponent = if exponent == NOT_FINITE { 0 } else { exponent };
+        let (least, below) =
+            if self.unsigned { (Unsigned8::LEAST, 31) } else { (Signed8::LEAST, 14) };
+        Scale { base: (u32::from(exponent.max(least)) - below) << FRACTION, not_finite }
+    }
+
+    /// The kind of array that has this format.
+    fn kind(self) -> Kept {
+        match (self.dtype, self.unsigned) {
+            (DType::Q8, true) => Kept::Unsigned,
+            (DType::Q8, false) => Kept::Signed,
+            _ => EXACT,
+        }
+    }
+
+    /// Whether infinity becomes the largest finite value, in a slot that does so or does not: it would
+    /// take its whole group of 8-bit state along.
+    #[inline(always)]
+    pub(crate) fn saturates(self, slot: bool) -> bool {
+        slot || self.is_grouped() && self.unsigned
+    }
+
+    /// The largest finite value.
+    #[inline(always)]
+    fn largest(self) -> f32 {
+        match self.dtype {
+            DType::Bf16 => Bf16::LARGEST,
+            DType::F16 => F16::LARGEST,
+            _ => f32::MAX,
+        }
+    }
+
+    /// With the type's largest finite value in place of what is above it.
+    #[inline(always)]
+    pub(crate) fn saturated<S: Simd>(self, bits: Bits<S>, x: S::f32s) -> S::f32s {
+        let most = bits.0.splat_f32s(self.largest());
+        bits.0.select_f32s(bits.0.less_than_f32s(most, x), most, x)
+    }
+
+    /// A register of values, from element `at` of an array of that kind on.
     ///
     /// # Safety
-    /// `from` holds `len <= TILE` elements of this format, with their exponents, and `to` room for as
-    /// many; they do not overlap, and nobody writes either meanwhile.
-    pub(crate) unsafe fn decode(
+    /// As many elements of this format can be read there, aligned.
+    #[inline(always)]
+    pub(crate) unsafe fn load<S: Simd>(
         self,
-        token: Token,
-        from: Place,
-        len: usize,
-        to: *mut f32,
-        ahead: &mut Ahead,
-    ) {
-        if self.dtype == DType::F16 && !matches!(token, Token::Scalar(_)) {
-            // SAFETY: this function's own contract; every bit pattern is an `f16`.
-            let (from, to) =
-                unsafe { (slice::from_raw_parts(from.codes.cast::<f16>(), len), uninit(to, len)) };
-            return from.convert_to_f32_slice(to);
-        }
+        bits: Bits<S>,
+        kind: Kept,
+        (from, at): (*const u8, usize),
+        scale: Scale,
+    ) -> S::f32s {
         // SAFETY: this function's own contract.
-        unsafe { with_codec!(self, decode(token, from, len, to, ahead)) }
+        unsafe { with_codec!(self, kind, load(bits, (from, at), scale)) }
     }
 
-    /// Encodes a tile. Where `saturates`, what is above the type's largest number becomes that first,
-    /// in the tile too.
+    /// Stores a register of values from element `at` on: what they are as they are kept.
     ///
     /// # Safety
-    /// `from` holds `len <= TILE` elements, and `to` room for as many of this format, with their
-    /// exponents; they do not overlap, and nobody uses either meanwhile.
-    pub(crate) unsafe fn encode(
+    /// As many elements of this format can be written there, aligned.
+    #[inline(always)]
+    pub(crate) unsafe fn store<S: Simd>(
         self,
-        token: Token,
-        from: *mut f32,
-        len: usize,
-        to: Place,
-        (rounding, saturates): (Rounding<'_>, bool),
-        ahead: &mut Ahead,
-    ) {
+        bits: Bits<S>,
+        kind: Kept,
+        (to, at): (*mut u8, usize),
+        values: S::f32s,
+        (scale, rounding): (Scale, Rounding<S::u32s>),
+    ) -> S::f32s {
         // SAFETY: this function's own contract.
-        let values = unsafe { slice::from_raw_parts_mut(from, len) };
-        if self.dtype == DType::F16
-            && !matches!(token, Token::Scalar(_))
-            && matches!(rounding, Rounding::Nearest)
-        {
-            // SAFETY: as above.
-            let codes = unsafe { slice::from_raw_parts_mut(to.codes.cast::<f16>(), len) };
-            return codes.convert_from_f32_slice(values);
-        }
+        unsafe { with_codec!(self, kind, store(bits, (to, at), values, scale, rounding)) }
+    }
+
+    /// A master copy's values, but for those that are not, rounded to nearest, what is there: these become
+    /// that.
+    ///
+    /// # Safety
+    /// As [`load`](Self::load), of bf16 or f16.
+    #[inline(always)]
+    pub(crate) unsafe fn adopt<S: Simd>(
+        self,
+        bits: Bits<S>,
+        values: S::f32s,
+        from: (*const u8, usize),
+    ) -> S::f32s {
         // SAFETY: this function's own contract.
-        unsafe { with_codec!(self, encode(token, values, to, (rounding, saturates), ahead)) }
-    }
-}
-
-/// How many finite values have become infinite as codes of bf16 or f16.
-pub(crate) fn infinities(token: Token, codes: &[u16], values: &[f32], dtype: DType) -> u64 {
-    let infinity = if dtype == DType::F16 { 0x7c00 } else { 0x7f80 };
-    if token.dispatch(Largest(codes)) < infinity {
-        return 0;
-    }
-    let pairs = codes.iter().zip(values);
-    pairs.filter(|(code, value)| **code & 0x7fff == infinity && value.is_finite()).count() as u64
-}
-
-struct Largest<'a>(&'a [u16]);
-
-impl WithSimd for Largest<'_> {
-    type Output = u16;
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) -> u16 {
-        self.0.iter().fold(0, |most, code| (code & 0x7fff).max(most))
-    }
-}
-
-/// A slice over memory that is about to be written.
-///
-/// # Safety
-/// `to` has room for `len` elements that nobody else uses.
-unsafe fn uninit<'a>(to: *mut f32, len: usize) -> &'a mut [f32] {
-    // SAFETY: this function's own contract; zeros are numbers.
-    unsafe {
-        to.write_bytes(0, len);
-        slice::from_raw_parts_mut(to, len)
-    }
-}
-
-/// # Safety
-/// As [`Format::decode`].
-unsafe fn decode<C: Codec>(token: Token, from: Place, len: usize, to: *mut f32, ahead: &mut Ahead) {
-    token.dispatch(Decode::<C> { from, len, to, ahead, codec: PhantomData });
-}
-
-struct Decode<'a, C> {
-    from: Place,
-    len: usize,
-    to: *mut f32,
-    ahead: &'a mut Ahead,
-    codec: PhantomData<C>,
-}
-
-impl<C: Codec> WithSimd for Decode<'_, C> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) {
-        // SAFETY: `decode`'s contract: there are `len` elements and room for as many, apart; zeros are
-        // numbers, so that the room may be taken for some.
-        let (codes, to) = unsafe {
-            let codes = slice::from_raw_parts(self.from.codes.cast::<C::Code>(), self.len);
-            (codes, slice::from_raw_parts_mut(self.to.cast::<MaybeUninit<f32>>(), self.len))
-        };
-        for (group, (codes, to)) in codes.chunks(GROUP).zip(to.chunks_mut(GROUP)).enumerate() {
-            self.ahead.fetch();
-            // SAFETY: `decode`'s contract: groups have their exponents.
-            let exponent = if C::GROUPED { unsafe { *self.from.exponents.add(group) } } else { 0 };
-            if exponent == NOT_FINITE {
-                to.fill(MaybeUninit::new(f32::NAN));
-            } else {
-                decode_all::<C>(codes, exponent, to);
+        unsafe {
+            match self.dtype {
+                DType::F16 => adopt::<S, F16>(bits, values, from),
+                _ => adopt::<S, Bf16>(bits, values, from),
             }
         }
     }
 }
 
+/// # Safety
+/// As [`Format::load`].
 #[inline(always)]
-fn decode_all<C: Codec>(codes: &[C::Code], exponent: u8, to: &mut [MaybeUninit<f32>]) {
-    for (to, code) in to.iter_mut().zip(codes) {
-        *to = MaybeUninit::new(C::decode(*code, exponent));
-    }
+unsafe fn load<S: Simd, C: Codec>(
+    bits: Bits<S>,
+    (from, at): (*const u8, usize),
+    scale: Scale,
+) -> S::f32s {
+    // SAFETY: this function's own contract.
+    C::decode(bits, unsafe { C::load(bits, from, at) }, scale)
 }
 
 /// # Safety
-/// As [`Format::encode`].
-unsafe fn encode<C: Codec>(
-    token: Token,
-    values: &mut [f32],
-    to: Place,
-    (rounding, saturates): (Rounding<'_>, bool),
-    ahead: &mut Ahead,
-) {
-    token.dispatch(Encode::<C> { values, to, rounding, saturates, ahead, codec: PhantomData });
+/// As [`Format::store`].
+#[inline(always)]
+unsafe fn store<S: Simd, C: Codec>(
+    bits: Bits<S>,
+    (to, at): (*mut u8, usize),
+    values: S::f32s,
+    scale: Scale,
+    rounding: Rounding<S::u32s>,
+) -> S::f32s {
+    let (code, kept) = C::encode(bits, bits.of(values), scale, rounding);
+    // SAFETY: this function's own contract.
+    unsafe { C::store(bits, to, at, code) };
+    kept
 }
 
-struct Encode<'a, C> {
+/// # Safety
+/// As [`Format::adopt`].
+#[inline(always)]
+unsafe fn adopt<S: Simd, C: Codec>(
+    bits: Bits<S>,
+    values: S::f32s,
+    (from, at): (*const u8, usize),
+) -> S::f32s {
+    // SAFETY: this function's own contract.
+    let found = unsafe { C::load(bits, from, at) };
+    let (expected, _) = C::encode(bits, bits.of(values), Scale::NONE, Rounding::Nearest);
+    let adopted = C::decode(bits, found, Scale::NONE);
+    let kept = bits.is_equal(found, expected);
+    bits.float(bits.select(kept, bits.of(values), bits.of(adopted)))
+}
+
+/// 1 where a finite value has become infinite, else 0.
+#[inline(always)]
+pub(crate) fn become_infinite<S: Simd>(bits: Bits<S>, was: S::f32s, is: S::f32s) -> S::u32s {
+    let infinite = bits.splat(INFINITE);
+    let was_finite = bits.is_less(magnitudes(bits, was), infinite);
+    let is_infinite = bits.is_equal(magnitudes(bits, is), infinite);
+    let (zero, one) = (bits.splat(0), bits.splat(1));
+    bits.select(was_finite, bits.select(is_infinite, one, zero), zero)
+}
+
+impl Format {
+    /// Decodes any number of elements from the start of a group on.
+    ///
+    /// # Safety
+    /// `from` holds `to.len()` elements of this format, with their exponents, which nobody writes
+    /// meanwhile.
+    pub(crate) unsafe fn decode_all(self, token: Token, from: Place, to: &mut [f32]) {
+        token.dispatch(DecodeAll(self, from, to));
+    }
+
+    /// Encodes any number of elements from the start of a group on, stochastically by the noise of that
+    /// group and those that follow, under that array's mask, or to nearest: how many have become
+    /// infinite. Values become what they are as they are kept.
+    ///
+    /// # Safety
+    /// `to` has room for as many elements of this format, with their exponents, which nobody else
+    /// uses.
+    pub(crate) unsafe fn encode_all(
+        self,
+        token: Token,
+        values: &mut [f32],
+        to: Place,
+        noise: Option<(u64, usize, usize)>,
+        saturates: bool,
+    ) -> u64 {
+        token.dispatch(EncodeAll { format: self, values, to, noise, saturates })
+    }
+}
+
+/// Runs `f(register, len)` for registers that lie over `values`, the last with copies in and out.
+#[inline(always)]
+fn for_registers(values: &mut [f32], len: usize, mut f: impl FnMut(usize, &mut [f32], bool)) {
+    let mut at = 0;
+    for values in values.chunks_mut(len) {
+        let is_whole = values.len() == len;
+        if is_whole {
+            f(at, values, true);
+        } else {
+            let mut copy = [0.0; ROW];
+            copy[..values.len()].copy_from_slice(values);
+            f(at, &mut copy[..len], false);
+            values.copy_from_slice(&copy[..values.len()]);
+        }
+        at += values.len();
+    }
+}
+
+struct DecodeAll<'a>(Format, Place, &'a mut [f32]);
+
+impl WithSimd for DecodeAll<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let (DecodeAll(format, from, to), bits) = (self, Bits(simd));
+        let (size, len) = (format.dtype.size(), to.len());
+        for_registers(to, Bits::<S>::LEN, |at, to, is_whole| {
+            let mut copy = [0u32; ROW];
+            // SAFETY: `decode_all`'s contract: groups have their exponents. Of a shorter end as much as
+            // there is of it is copied.
+            unsafe {
+                let mut codes = (from.codes.cast_const(), at);
+                if !is_whole {
+                    codes = (copy.as_mut_ptr().cast(), 0);
+                    let from = from.codes.add(at * size);
+                    copy.as_mut_ptr()
+                        .cast::<u8>()
+                        .copy_from_nonoverlapping(from, (len - at) * size);
+                }
+                let scale = match format.dtype {
+                    DType::Q8 => format.scale(*from.exponents.add(at / GROUP)),
+                    _ => Scale::NONE,
+                };
+                let values = format.load(bits, format.kind(), codes, scale);
+                bits.store32(to.as_mut_ptr().cast(), bits.of(values));
+            }
+        });
+    }
+}
+
+struct EncodeAll<'a> {
+    format: Format,
     values: &'a mut [f32],
     to: Place,
-    rounding: Rounding<'a>,
+    noise: Option<(u64, usize, usize)>,
     saturates: bool,
-    ahead: &'a mut Ahead,
-    codec: PhantomData<C>,
 }
 
-impl<C: Codec> WithSimd for Encode<'_, C> {
-    type Output = ();
+impl WithSimd for EncodeAll<'_> {
+    type Output = u64;
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) {
-        if self.saturates {
-            for value in &mut *self.values {
-                *value = if *value > C::LARGEST { C::LARGEST } else { *value };
+    fn with_simd<S: Simd>(self, simd: S) -> u64 {
+        let EncodeAll { format, values, to, noise, saturates } = self;
+        let (bits, size, kind) = (Bits(simd), format.dtype.size(), format.kind());
+        let mut lost = 0;
+        for (group, values) in values.chunks_mut(GROUP).enumerate() {
+            let (mut largest, mut scale, len) = (0, Scale::NONE, values.len());
+            for value in &mut *values {
+                if saturates {
+                    *value = if *value > format.largest() { format.largest() } else { *value };
+                }
+                largest = largest.max(value.to_bits() & MAGNITUDE);
             }
-        }
-        for (group, values) in self.values.chunks(GROUP).enumerate() {
-            let to = self.to.codes.cast::<MaybeUninit<C::Code>>().wrapping_add(group * GROUP);
-            // SAFETY: `encode`'s contract: there is room for the group.
-            let to = unsafe { slice::from_raw_parts_mut(to, values.len()) };
-            self.ahead.fetch();
-            let mut exponent = 0;
-            if C::GROUPED {
-                let largest = largest_magnitude(values);
-                exponent = if largest >= INFINITE { NOT_FINITE } else { C::exponent(largest) };
-                // SAFETY: `encode`'s contract: each group has an exponent.
-                unsafe { self.to.exponents.add(group).write(exponent) };
+            if format.is_grouped() {
+                let exponent = format.exponent(largest);
+                // SAFETY: `encode_all`'s contract: each group has an exponent.
+                unsafe { to.exponents.add(group).write(exponent) };
+                scale = format.scale(exponent);
             }
-            if exponent == NOT_FINITE {
-                // What stands there does not count, but is the same everywhere.
-                exponent = 0;
+            let (mut words, mut mask) = ([0; GROUP / 2], 0);
+            if let Some((step, first, array)) = noise {
+                let key = Key::new(step, first + group);
+                key.fill(&mut words);
+                mask = key.mask(array);
             }
-            match self.rounding {
-                Rounding::Nearest => {
-                    for (to, value) in to.iter_mut().zip(values) {
-                        *to = MaybeUninit::new(C::nearest(*value));
+            for_registers(values, Bits::<S>::LEN, |at, values, is_whole| {
+                let upper = (at / (GROUP / 2) * 16) as u32;
+                let mut copy = [0u32; ROW];
+                // SAFETY: `encode_all`'s contract; a register's words lie within the noise. Of a shorter
+                // end as much as there is of it is copied.
+                unsafe {
+                    let words = bits.load32(words.as_ptr().add(at % (GROUP / 2)));
+                    let rounding = match noise {
+                        None => Rounding::Nearest,
+                        Some(_) => {
+                            let noise = bits.and(bits.shr(words, upper), 0xffff);
+                            Rounding::stochastic(bits, noise, mask)
+                        }
+                    };
+                    let copy = copy.as_mut_ptr().cast::<u8>();
+                    let codes = if is_whole { (to.codes, group * GROUP + at) } else { (copy, 0) };
+                    let x = bits.float(bits.load32(values.as_ptr().cast()));
+                    let kept = format.store(bits, kind, codes, x, (scale, rounding));
+                    let mut infinite = [0; ROW];
+                    bits.store32(infinite.as_mut_ptr(), become_infinite(bits, x, kept));
+                    lost += infinite.iter().map(|x| u64::from(*x)).sum::<u64>();
+                    bits.store32(values.as_mut_ptr().cast(), bits.of(kept));
+                    if !is_whole {
+                        let to = to.codes.add((group * GROUP + at) * size);
+                        to.copy_from_nonoverlapping(copy, (len - at) * size);
                     }
                 }
-                Rounding::Stochastic(noise, mask) => {
-                    let noise = &noise[group * GROUP..];
-                    for ((to, value), noise) in to.iter_mut().zip(values).zip(noise) {
-                        let noise = u32::from(*noise ^ mask);
-                        *to = MaybeUninit::new(C::stochastic(*value, exponent, noise));
-                    }
-                }
-            }
+            });
         }
+        lost
     }
 }
 
-/// As bits. A NaN is larger than all else.
+/// Magnitudes, as bits. That of a NaN is larger than all else.
 #[inline(always)]
-fn largest_magnitude(values: &[f32]) -> u32 {
-    values.iter().fold(0, |largest, value| largest.max(value.to_bits() & MAGNITUDE))
+pub(crate) fn magnitudes<S: Simd>(bits: Bits<S>, values: S::f32s) -> S::u32s {
+    bits.and(bits.of(values), MAGNITUDE)
 }
 
 #[cfg(test)]

@@ -132,6 +132,20 @@ impl Token {
         }
     }
 
+    /// Runs `op` compiled for this instruction set, which is not the scalar one.
+    #[inline(always)]
+    pub(crate) fn dispatch_wide<Op: WithSimd>(self, op: Op) -> Op::Output {
+        match self {
+            Token::Scalar(_) => unreachable!("what is compiled for registers of many elements"),
+            #[cfg(target_arch = "x86_64")]
+            Token::Avx2(simd) => Simd::vectorize(simd, op),
+            #[cfg(target_arch = "x86_64")]
+            Token::Avx512(simd) => Simd::vectorize(simd, op),
+            #[cfg(target_arch = "aarch64")]
+            Token::Neon(simd) => Simd::vectorize(simd, op),
+        }
+    }
+
     /// Runs `op` compiled for this instruction set.
     #[inline(always)]
     pub(crate) fn dispatch<Op: WithSimd>(self, op: Op) -> Op::Output {

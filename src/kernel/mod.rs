@@ -2,11 +2,13 @@
 //!
 //! Unsafe code of the pure Rust crate lives here and where the engine hands out disjoint blocks.
 
-pub(crate) mod ahead;
+pub(crate) mod bits;
 pub(crate) mod codec;
+pub(crate) mod coded;
 pub(crate) mod fp_env;
 pub(crate) mod isa;
 pub(crate) mod lanes;
+pub(crate) mod prefetch;
 pub(crate) mod rounding;
 pub(crate) mod scan;
 pub(crate) mod sums;

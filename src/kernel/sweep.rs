@@ -120,7 +120,7 @@ where
     macro_rules! dispatch {
         ($($pass:expr),+; $decays:tt) => { $(dispatch!(@ $pass; $decays);)+ };
         (@ $pass:expr; [$($decay:expr),+]) => { $(
-            if const { knows::<R, COEFFS, SLOTS, SUMS>($pass, $decay) }
+            if const { has::<E, R, COEFFS, SLOTS, SUMS>($pass, $decay) }
                 && (plan.pass, plan.decay) == ($pass, $decay)
             {
                 // SAFETY: this function's own contract is the kernel's.
@@ -138,9 +138,9 @@ where
     dispatch!(
         pass::ALL,
         pass::UPDATE,
-        pass::SUMS | pass::STATE | pass::MOMENT,
+        pass::ADVANCE,
         pass::STATE | pass::MOMENT,
-        pass::PARAMETER | pass::MOMENT,
+        pass::MOVE,
         pass::MEND | pass::MOMENT,
         pass::SUMS | pass::STATE,
         pass::STATE,
@@ -151,7 +151,23 @@ where
     unreachable!("{} knows no pass {} with decay {}", R::NAME, plan.pass, plan.decay)
 }
 
-const fn knows<R, const COEFFS: usize, const SLOTS: usize, const SUMS: usize>(
+/// Whether there is a kernel: of what the rule knows, and in f32, which may be kept rounded, of the two
+/// halves of a step that moves the parameter by state.
+const fn has<E, R, const COEFFS: usize, const SLOTS: usize, const SUMS: usize>(
+    pass: u8,
+    decay: u8,
+) -> bool
+where
+    E: LaneElement,
+    R: Rule<COEFFS, SLOTS, SUMS>,
+{
+    let splits = R::MOVES_BY_STATE && size_of::<E>() == size_of::<f32>();
+    let advances = pass == pass::STATE | pass::MOMENT || pass == pass::ADVANCE && SUMS > 0;
+    knows::<R, COEFFS, SLOTS, SUMS>(pass, decay)
+        || splits && R::DECAY.has(decay) && (advances || pass == pass::MOVE)
+}
+
+pub(super) const fn knows<R, const COEFFS: usize, const SLOTS: usize, const SUMS: usize>(
     pass: u8,
     decay: u8,
 ) -> bool
@@ -198,7 +214,7 @@ struct Arrays<E, const SLOTS: usize> {
 
 /// Aligned to a cache line: a register that lies across two takes two loads.
 #[repr(align(64))]
-struct Aligned<T>(T);
+pub(super) struct Aligned<T>(pub(super) T);
 
 /// Registers that a lane function needs beside its sums and coefficients, as a rule: with 16 in all,
 /// the coefficients for which none is left are operands from memory. LLVM would rather keep them and
@@ -207,17 +223,30 @@ struct Aligned<T>(T);
 const WORKING: usize = 9;
 
 /// Coefficients, the first `keep` of which are kept in registers.
-struct Coeffs<'a, R, const COEFFS: usize> {
+pub(super) struct Coeffs<'a, R, const COEFFS: usize> {
     kept: [R; COEFFS],
     hidden: &'a [R; COEFFS],
     keep: usize,
 }
 
-impl<R: Copy, const COEFFS: usize> Coeffs<'_, R, COEFFS> {
+impl<'a, R: Copy, const COEFFS: usize> Coeffs<'a, R, COEFFS> {
     #[inline(always)]
-    fn get(&self) -> [R; COEFFS] {
+    pub(super) fn new(all: &'a Aligned<[R; COEFFS]>, keep: usize) -> Self {
+        Coeffs { kept: all.0, hidden: &std::hint::black_box(all).0, keep }
+    }
+
+    #[inline(always)]
+    pub(super) fn get(&self) -> [R; COEFFS] {
         std::array::from_fn(|i| if i < self.keep { self.kept[i] } else { self.hidden[i] })
     }
+}
+
+/// How many coefficients are kept in registers.
+pub(super) const fn kept_coeffs<S: Simd, E: LaneElement>(coeffs: usize, sums: usize) -> usize {
+    if S::REGISTER_COUNT > 16 {
+        return coeffs;
+    }
+    S::REGISTER_COUNT.saturating_sub(sums * Lanes::<S, E>::PER_ROW + WORKING)
 }
 
 /// A block of one algorithm, element type and kind of decay, yet to meet an instruction set.
@@ -254,14 +283,6 @@ where
     /// nobody else writes them or, but for `g`, reads them.
     unsafe fn new(coeffs: [E; COEFFS], arrays: Arrays<E, SLOTS>, len: usize) -> Self {
         Kernel { coeffs, arrays, len, rule: PhantomData }
-    }
-
-    /// Coefficients that are kept in registers.
-    const fn kept<S: Simd>() -> usize {
-        if S::REGISTER_COUNT > 16 {
-            return COEFFS;
-        }
-        S::REGISTER_COUNT.saturating_sub(SUMS * Lanes::<S, E>::PER_ROW + WORKING)
     }
 
     /// One row: 16 elements from `at` on, in as many registers as they take.
@@ -376,8 +397,7 @@ where
         for i in 0..COEFFS {
             coeffs.0[i] = lanes.splat(scalars[i]);
         }
-        let hidden = &std::hint::black_box(&coeffs).0;
-        let coeffs = Coeffs { kept: coeffs.0, hidden, keep: Self::kept::<S>() };
+        let coeffs = Coeffs::new(&coeffs, kept_coeffs::<S, E>(COEFFS, SUMS));
         let mut wide: [Wide; SUMS] = [[0.0; ROW]; SUMS];
         let rows = len / ROW;
         let mut row = 0;

@@ -2,10 +2,10 @@
 
 use crate::algorithm::{Descriptor, Init, Kept, MAX_SLOTS, Role, Slot};
 use crate::dtype::DType;
+use crate::engine::coded::groups_before;
 use crate::engine::slices::Slice;
-use crate::engine::tiles::groups;
 use crate::error::{Error, Result};
-use crate::kernel::codec::{Format, TILE};
+use crate::kernel::codec::Format;
 use crate::key::{Key, Options, State};
 
 /// Name of the f32 copy of a parameter in a shorter type.
@@ -91,8 +91,8 @@ impl Layout {
         if dtype != DType::Q8 || elements == 0 {
             return elements * dtype.size();
         }
-        let in_tile = if slot.role == Role::Statistic { self.slice.before(TILE) } else { TILE };
-        elements + groups(in_tile) * len.div_ceil(TILE)
+        let slice = if slot.role == Role::Statistic { self.slice } else { Slice::WHOLE };
+        elements + groups_before(slice, len)
     }
 }
 

@@ -7,15 +7,16 @@ use super::report::{Movement, StepReport, Sweeps};
 use super::tensor::TensorStep;
 use crate::algorithm::{Descriptor, MAX_SUMS, pass};
 use crate::dtype::DType;
-use crate::engine::blocks::{Job, Machine, Sums, no_sums, rounded};
+use crate::engine::blocks::{Job, Kernels, Machine, Sums, no_sums, rounded};
 use crate::engine::exact_sum::ExactSum;
 use crate::engine::slices::Slice;
 #[cfg(doc)]
 use crate::error::Error;
 use crate::error::Result;
+use crate::kernel::coded::coded_fn;
 use crate::kernel::fp_env::FpEnv;
 use crate::kernel::scan::saturate;
-use crate::kernel::sweep::{SweepFn, sweep_fn};
+use crate::kernel::sweep::sweep_fn;
 use crate::key::{Key, NonFinite};
 use std::sync::atomic::Ordering;
 
@@ -190,16 +191,14 @@ impl Optimizer {
 
     /// Runs the plans' kernels.
     pub(super) fn sweep(&self, unit: &Unit) -> Sums {
-        let kernels = [sweep_fn(self.algorithm, DType::F32), sweep_fn(self.algorithm, DType::F64)];
-        let sweeps = |dtype: DType| -> SweepFn {
-            match dtype {
-                DType::F64 => kernels[1],
-                _ => kernels[0],
-            }
+        let kernels = Kernels {
+            f32: sweep_fn(self.algorithm, DType::F32),
+            f64: sweep_fn(self.algorithm, DType::F64),
+            coded: coded_fn(self.algorithm),
         };
         let Descriptor { state, sums: count, .. } = self.descriptor;
         let mut sums = no_sums();
-        unit.jobs.sweep(&self.machine(), sweeps, &unit.plans, (state, count), &mut sums);
+        unit.jobs.sweep(&self.machine(), &kernels, &unit.plans, (state, count), &mut sums);
         self.sweep_rows(unit, &mut sums);
         self.saturate_state(&sums, unit.jobs.iter());
         sums

@@ -6,10 +6,11 @@ use super::memory::StateMemory;
 use super::overlap::{Span, What};
 use crate::algorithm::{MAX_SLOTS, Role, Slot};
 use crate::dtype::{DType, Element};
-use crate::engine::tiles::groups;
+use crate::engine::blocks::BLOCK;
+use crate::engine::coded::groups_before;
+use crate::engine::slices::Slice;
 use crate::error::{Error, Result};
-use crate::kernel::ahead::Ahead;
-use crate::kernel::codec::{Place, TILE};
+use crate::kernel::codec::Place;
 use crate::kernel::isa::Isa;
 use crate::kernel::rounding::hash_name;
 use std::marker::PhantomData;
@@ -299,24 +300,22 @@ impl Tensor {
     unsafe fn decode_values(&self, slot: usize, start: *const u8, first: usize, to: &mut [f64]) {
         let (len, format) = (self.slot_len(slot), self.layout.formats[slot]);
         let sliced = self.slots[slot].role == Role::Statistic;
-        let before = |x| if sliced { self.layout.slice.before(x) } else { x };
+        let slice = if sliced { self.layout.slice } else { Slice::WHOLE };
         let token = Isa::Scalar.require().expect("every machine has it");
-        let mut tile = [0.0f32; TILE];
-        for (i, at) in (0..self.len).step_by(TILE).enumerate() {
-            let (from, end) = (before(at), before(self.len.min(at.saturating_add(TILE))));
+        let mut block = [0.0f32; BLOCK];
+        for at in (0..self.len).step_by(BLOCK) {
+            let (from, end) = (slice.before(at), slice.before(self.len.min(at + BLOCK)));
             let (wanted, until) = (from.max(first), end.min(first + to.len()));
             if wanted >= until {
                 continue;
             }
             let place = Place {
                 codes: start.wrapping_add(from * format.dtype.size()).cast_mut(),
-                exponents: start.wrapping_add(len + i * groups(before(TILE))).cast_mut(),
+                exponents: start.wrapping_add(len + groups_before(slice, at)).cast_mut(),
             };
-            // SAFETY: tiles are laid out so by the steps, within this function's own contract.
-            unsafe {
-                format.decode(token, place, end - from, tile.as_mut_ptr(), &mut Ahead::none())
-            };
-            let values = &tile[wanted - from..until - from];
+            // SAFETY: blocks are laid out so by the steps, within this function's own contract.
+            unsafe { format.decode_all(token, place, &mut block[..end - from]) };
+            let values = &block[wanted - from..until - from];
             let to = &mut to[wanted - first..until - first];
             to.iter_mut().zip(values).for_each(|(to, value)| *to = f64::from(*value));
         }

@@ -127,8 +127,8 @@ impl Machine {
         self.base(memory).iter().any(|register| stack.contains(*register))
     }
 
-    /// What is wrong with a loop of a codec: the same, but that it is of integers, and that what is
-    /// packed into fewer bits fills narrower registers.
+    /// What is wrong with a loop that has codecs too, which are of integers, and pack into narrower
+    /// registers what has fewer bits.
     pub fn codec_faults(self, body: &Body) -> Faults {
         let mut faults = self.faults(body);
         faults.0.retain(|kind, _| *kind != NARROW && *kind != NOT_FUSED);

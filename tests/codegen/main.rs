@@ -13,7 +13,7 @@
 
 mod assembly;
 mod checks;
-mod codecs;
+mod coded;
 mod flow;
 mod library;
 
@@ -38,6 +38,8 @@ struct Kernel<'a> {
 const SUMS: u8 = 1;
 const ALL: u8 = 23;
 const UPDATE: u8 = 22;
+/// The passes that advance state, with sums and without, and the one that moves the parameter alone.
+const HALVES: [u8; 3] = [19, 18, 20];
 
 /// What the loops were last read with, natively and for NEON. Others may make other loops of the same
 /// source, which would be no fault of a change to it: with them the tests are skipped.
@@ -195,7 +197,7 @@ fn check(library: &Path, tools: &str, isas: &[Isa]) -> Vec<String> {
         }
     }
     println!("{}: {} kernels", library.display(), kernels.len());
-    faults.extend(codecs::check(library, tools, &functions, isas));
+    faults.extend(coded::check(library, tools, &functions, isas));
     faults
 }
 
@@ -219,7 +221,9 @@ fn missing(isa: Isa, found: &BTreeSet<Kernel>) -> Vec<String> {
                 of.map(|k| (if k.pass & UPDATE == UPDATE { k.decay } else { 0 }, k.pass)).collect()
             };
             let (f32s, f64s) = (kinds("f32"), kinds("f64"));
-            if f32s != f64s {
+            // In f32, state may be rounded, and the two halves of a step run one by one.
+            let halves = f32s.difference(&f64s).all(|(_, pass)| HALVES.contains(pass));
+            if !halves || !f64s.is_subset(&f32s) {
                 faults.push(format!("{isa} {module}: f32 has kernels {f32s:?}, f64 {f64s:?}"));
             }
             for pass in [UPDATE, ALL].into_iter().take(if adapts { 2 } else { 1 }) {

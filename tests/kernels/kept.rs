@@ -1,6 +1,6 @@
 //! State as it is kept, read by the definitions of its types.
 
-use crate::recurrences::formats::{BF16, F16, Grid, TILE, q8, unpack};
+use crate::recurrences::formats::{BF16, BLOCK, F16, Grid, q8, unpack};
 use crate::run::Run;
 use dadapt::{DType, Element, bf16, f16};
 
@@ -15,7 +15,7 @@ pub struct Kept {
 
 /// A slot that is about these elements of a tensor, read by the definitions of its type.
 pub fn kept<P: Element>(run: &mut Run<P>, i: usize, slot: &str, elements: &[usize]) -> Kept {
-    let (id, tiles) = (run.ids[i], run.p[i].len().div_ceil(TILE));
+    let (id, blocks) = (run.ids[i], run.p[i].len().div_ceil(BLOCK));
     let (dtype, bytes) = run.optimizer.state_bytes(id, slot).unwrap();
     let decoded = run.optimizer.state_values(id, slot).unwrap();
     let len = if bytes == 0 { 0 } else { elements.len() };
@@ -32,9 +32,9 @@ pub fn kept<P: Element>(run: &mut Run<P>, i: usize, slot: &str, elements: &[usiz
         DType::Bf16 => Kept { values: wide(bf16_value), grids: all(Some(BF16)), groups: None },
         DType::F16 => Kept { values: wide(f16_value), grids: all(Some(F16)), groups: None },
         DType::Q8 if len > 0 => {
-            let in_tile = |tile: usize| elements.iter().filter(|i| **i / TILE == tile).count();
+            let in_block = |block: usize| elements.iter().filter(|i| **i / BLOCK == block).count();
             let signed = !["exp_avg_sq", "sum"].contains(&slot);
-            let packed = unpack(raw, signed, &(0..tiles).map(in_tile).collect::<Vec<_>>());
+            let packed = unpack(raw, signed, &(0..blocks).map(in_block).collect::<Vec<_>>());
             let tops = packed.groups.iter().map(|group| packed.tops[*group]);
             let grids = tops.map(|top| Some(q8(signed, top))).collect();
             Kept { values: packed.values, grids, groups: Some((packed.groups, packed.tops)) }

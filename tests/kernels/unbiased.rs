@@ -7,17 +7,19 @@
 //! the next becomes the next with the probability `f`; what it then is off, divided by the root of
 //! `f*(1-f)` of the way, has the mean 0 and the variance 1.
 //!
-//! The arrays of a tile share noise under masks, so that in one tile two of them may err alike. What
-//! is expected of correlations is the sum over tiles to be within 5 of its standard errors, as far as
-//! the sums of tiles tell them.
+//! The arrays of a group share noise under masks, so that in one group two of them may err alike. What
+//! is expected of correlations is the sum over groups to be within 5 of its standard errors, as far as
+//! the sums of groups tell them.
 
 use crate::isas::{each_isa, scaled};
 use crate::kept::kept;
-use crate::recurrences::formats::{BF16, F16, Grid, TILE};
+use crate::recurrences::formats::{BF16, F16, Grid};
 use crate::run::{Random, Run, config, rounded};
 use dadapt::{Algorithm, DType, Element, GroupId, Isa, Key, State, TensorStep, bf16, f16};
 
-const LEN: usize = 2 * TILE + 300;
+/// Elements that have their noise from one key.
+const GROUP: usize = 256;
+const LEN: usize = 9 * GROUP + 44;
 const SEEDS: usize = 100;
 const STEPS: usize = 2;
 const SIGMAS: f64 = 5.0;
@@ -204,7 +206,7 @@ fn noise_is_new_in_every_element_array_tensor_and_step() {
             runs[seed][step][tensor][array].clone()
         };
         for array in 0..3 {
-            for lag in [1, 2, 16, 256, TILE / 2, TILE] {
+            for lag in [1, 2, 16, GROUP / 2, GROUP, 4 * GROUP] {
                 check(&format!("array {array} lag {lag}"), &|seed| {
                     (at(seed, 1, 0, array), at(seed, 1, 0, array), lag)
                 });
@@ -213,8 +215,8 @@ fn noise_is_new_in_every_element_array_tensor_and_step() {
                 check(&format!("arrays {array} and {other}"), &|seed| {
                     (at(seed, 1, 0, array), at(seed, 1, 0, other), 0)
                 });
-                check(&format!("arrays {array} and {other}, half a tile apart"), &|seed| {
-                    (at(seed, 1, 0, array), at(seed, 1, 0, other), TILE / 2)
+                check(&format!("arrays {array} and {other}, half a group apart"), &|seed| {
+                    (at(seed, 1, 0, array), at(seed, 1, 0, other), GROUP / 2)
                 });
             }
             check(&format!("array {array}, steps"), &|seed| {
@@ -237,11 +239,11 @@ fn check_uncorrelated(what: &str, seeds: usize, pair: &dyn Fn(usize) -> (Errors,
     let (mut sum, mut squares, mut count) = (0.0, 0.0, 0);
     for seed in 0..seeds {
         let (left, right, lag) = pair(seed);
-        for (left, right) in left.chunks(TILE).zip(right[lag..].chunks(TILE)) {
+        for (left, right) in left.chunks(GROUP).zip(right[lag..].chunks(GROUP)) {
             let terms = left.iter().zip(right).map(|(a, b)| a * b);
             count += terms.clone().filter(|term| *term != 0.0).count();
-            let of_tile: f64 = terms.sum();
-            (sum, squares) = (sum + of_tile, squares + of_tile * of_tile);
+            let of_group: f64 = terms.sum();
+            (sum, squares) = (sum + of_group, squares + of_group * of_group);
         }
     }
     assert!(count > 1000, "MISTRUSTED: {what}: {count} pairs");

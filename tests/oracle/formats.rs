@@ -8,7 +8,7 @@
 //! 0, that only 0 is rounded to.
 
 /// Elements whose exponents are kept together.
-pub const TILE: usize = 1024;
+pub const BLOCK: usize = 4096;
 /// Elements that share an exponent.
 pub const GROUP: usize = 256;
 
@@ -123,23 +123,23 @@ impl Grid {
     }
 }
 
-/// 8-bit state as it is kept: a byte an element, and then, tile by tile, an exponent for each group.
+/// 8-bit state as it is kept: a byte an element, and then, block by block, an exponent for each group.
 pub struct Packed {
     pub values: Vec<f64>,
-    /// By element: which group it belongs to, of those of all tiles.
+    /// By element: which group it belongs to, of those of all blocks.
     pub groups: Vec<usize>,
     /// By group: the exponent of its largest numbers.
     pub tops: Vec<i32>,
 }
 
-/// Reads it. `counts` says how many elements each tile has.
+/// Reads it. `counts` says how many elements each block has.
 pub fn unpack(bytes: &[u8], signed: bool, counts: &[usize]) -> Packed {
     let len = counts.iter().sum();
-    let a_tile = counts.first().map_or(0, |most| most.div_ceil(GROUP));
+    let a_block = counts.first().map_or(0, |most| most.div_ceil(GROUP));
     let (codes, exponents) = bytes.split_at(len);
     let (mut groups, mut values) = (Vec::new(), Vec::new());
-    for (tile, count) in counts.iter().enumerate() {
-        groups.extend((0..*count).map(|i| tile * a_tile + i / GROUP));
+    for (block, count) in counts.iter().enumerate() {
+        groups.extend((0..*count).map(|i| block * a_block + i / GROUP));
     }
     let tops: Vec<_> = exponents.iter().map(|byte| i32::from(*byte) - 127).collect();
     for (code, group) in codes.iter().zip(&groups) {

@@ -2,8 +2,11 @@
 
 use super::*;
 use crate::kernel::isa::Isa;
-use crate::kernel::rounding::{Key, mix};
-use half::bf16;
+use crate::kernel::rounding::{Key, Noise, mix};
+use half::{bf16, f16};
+
+/// As many elements as are tested at once.
+const LEN: usize = 1024;
 
 const BF16: Format = Format::new(DType::Bf16, false);
 const F16: Format = Format::new(DType::F16, false);
@@ -12,6 +15,92 @@ const UNSIGNED: Format = Format::new(DType::Q8, true);
 
 fn tokens() -> impl Iterator<Item = Token> {
     Isa::ALL.into_iter().filter_map(|isa| isa.require().ok())
+}
+
+/// How values are rounded: by the noise of groups, with a mask, or to nearest.
+#[derive(Clone, Copy)]
+enum How<'a> {
+    Stochastic(&'a [Noise], u32),
+    Nearest,
+}
+
+/// Encodes values as the kernels do: register by register, a group's exponent first.
+struct Encode<'a> {
+    format: Format,
+    values: &'a [f32],
+    to: Place,
+    how: How<'a>,
+    saturates: bool,
+}
+
+impl WithSimd for Encode<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Encode { format, to, how, .. } = self;
+        let (bits, size) = (Bits(simd), format.dtype.size());
+        let most =
+            |x: f32| if self.saturates && x > format.largest() { format.largest() } else { x };
+        let values: Vec<f32> = self.values.iter().map(|x| most(*x)).collect();
+        for (group, values) in values.chunks(GROUP).enumerate() {
+            let largest = values.iter().map(|x| x.to_bits() & MAGNITUDE).max().unwrap();
+            let mut scale = Scale::NONE;
+            if format.is_grouped() {
+                let exponent = format.exponent(largest);
+                // SAFETY: each group has an exponent.
+                unsafe { to.exponents.add(group).write(exponent) };
+                scale = format.scale(exponent);
+            }
+            for (i, values) in values.chunks(Bits::<S>::LEN).enumerate() {
+                let at = i * Bits::<S>::LEN;
+                let noise: [u32; ROW] = std::array::from_fn(|lane| match how {
+                    How::Stochastic(noise, mask) => {
+                        let at = (at + lane) % GROUP;
+                        let (word, upper) = (at % (GROUP / 2), at / (GROUP / 2));
+                        (noise[group][word] >> (16 * upper)) & 0xffff ^ mask
+                    }
+                    How::Nearest => 0,
+                });
+                let mut row = [0u32; ROW];
+                row.iter_mut().zip(values).for_each(|(to, x)| *to = x.to_bits());
+                let mut codes = [0u32; ROW];
+                // SAFETY: copies have room for a row, and `to` for what there is of it.
+                unsafe {
+                    let noise = bits.load32(noise.as_ptr());
+                    let rounding = match how {
+                        How::Stochastic(..) => {
+                            Rounding::Stochastic(noise, bits.or(bits.shl(noise, 4), bits.splat(8)))
+                        }
+                        How::Nearest => Rounding::Nearest,
+                    };
+                    let codes = codes.as_mut_ptr().cast::<u8>();
+                    let x = bits.float(bits.load32(row.as_ptr()));
+                    let kept = format.store(bits, kind(format), (codes, 0), x, (scale, rounding));
+                    // What it says it kept is what is decoded.
+                    let decoded = format.load(bits, kind(format), (codes, 0), scale);
+                    assert_eq!(elements(bits, kept), elements(bits, decoded), "{format:?}");
+                    let at = (group * GROUP + at) * size;
+                    to.codes.add(at).copy_from_nonoverlapping(codes, values.len() * size);
+                }
+            }
+        }
+    }
+}
+
+fn elements<S: Simd>(bits: Bits<S>, x: S::f32s) -> [u32; ROW] {
+    let mut all = [0; ROW];
+    // SAFETY: no register has more elements than a row.
+    unsafe { bits.store32(all.as_mut_ptr(), bits.of(x)) };
+    all
+}
+
+fn kind(format: Format) -> super::Kept {
+    match (format.dtype, format.unsigned) {
+        (DType::Q8, false) => super::Kept::Signed,
+        (DType::Q8, true) => super::Kept::Unsigned,
+        _ => super::Kept::Exactly("f16 may be"),
+    }
 }
 
 /// Values in a format, with guards around them.
@@ -39,15 +128,13 @@ impl Kept {
         token: Token,
         format: Format,
         values: &[f32],
-        (rounding, saturates): (Rounding<'_>, bool),
+        (how, saturates): (How<'_>, bool),
     ) -> Self {
         let len = values.len();
         let words = Self::bytes(format, len).div_ceil(2) + 2 * Self::GUARD;
         let mut kept = Kept { format, memory: vec![Self::PATTERN; words], len };
-        let (mut values, place) = (values.to_vec(), kept.place());
-        let how = (rounding, saturates);
-        // SAFETY: codes and exponents of `len` elements have room between the guards.
-        unsafe { format.encode(token, values.as_mut_ptr(), len, place, how, &mut Ahead::none()) };
+        let to = kept.place();
+        token.dispatch(Encode { format, values, to, how, saturates });
         let bytes = Self::bytes(format, len);
         let all: Vec<u8> = kept.memory.iter().flat_map(|word| word.to_ne_bytes()).collect();
         let guard = |byte: &u8| *byte == 0xa5;
@@ -58,22 +145,24 @@ impl Kept {
 
     fn decode(&mut self, token: Token) -> Vec<f32> {
         let (place, mut values) = (self.place(), vec![f32::MIN_POSITIVE; self.len + 1]);
-        let to = values.as_mut_ptr();
-        // SAFETY: `encode` filled the place, and there is room for one more element.
-        unsafe { self.format.decode(token, place, self.len, to, &mut Ahead::none()) };
+        // SAFETY: `encode` filled the place.
+        unsafe { self.format.decode_all(token, place, &mut values[..self.len]) };
         assert_eq!(values.pop(), Some(f32::MIN_POSITIVE));
         values
     }
 }
 
-fn noise(key: u64) -> Noise {
-    let mut noise = [0; TILE];
-    Key::new(key, 0).fill(tokens().next().unwrap(), &mut noise);
-    noise
+fn noise(key: u64) -> Vec<Noise> {
+    let group = |group| {
+        let mut noise = [0; GROUP / 2];
+        Key::new(key, group).fill(&mut noise);
+        noise
+    };
+    (0..LEN / GROUP).map(group).collect()
 }
 
 fn nearest(token: Token, format: Format, values: &[f32]) -> Vec<f32> {
-    Kept::encode(token, format, values, (Rounding::Nearest, false)).decode(token)
+    Kept::encode(token, format, values, (How::Nearest, false)).decode(token)
 }
 
 fn same(a: f32, b: f32) -> bool {
@@ -92,9 +181,9 @@ fn floats(seed: u64, len: usize) -> Vec<f32> {
 #[test]
 fn sixteen_bits_decode_as_half_does() {
     for token in tokens() {
-        for first in (0..=u16::MAX).step_by(TILE) {
-            let codes: Vec<u16> = (first..=first + (TILE as u16 - 1)).collect();
-            let mut kept = Kept { format: BF16, memory: vec![0; Kept::GUARD], len: TILE };
+        for first in (0..=u16::MAX).step_by(LEN) {
+            let codes: Vec<u16> = (first..=first + (LEN as u16 - 1)).collect();
+            let mut kept = Kept { format: BF16, memory: vec![0; Kept::GUARD], len: LEN };
             kept.memory.extend(&codes);
             for (code, value) in codes.iter().zip(kept.decode(token)) {
                 assert!(same(value, bf16::from_bits(*code).to_f32()), "{code:x} {token:?}");
@@ -118,9 +207,9 @@ fn nearest_is_what_half_rounds_to() {
             [low, middle, -f32::from_bits(bits - 1), f32::from_bits(bits + 1)]
         })
         .collect();
-    values.extend(floats(1, 40 * TILE));
+    values.extend(floats(1, 40 * LEN));
     for token in tokens() {
-        for values in values.chunks(TILE) {
+        for values in values.chunks(LEN) {
             for (value, found) in values.iter().zip(nearest(token, F16, values)) {
                 assert!(same(found, f16::from_f32(*value).to_f32()), "{value:e} {found:e}");
             }
@@ -189,7 +278,7 @@ fn stochastic_rounding_gives_a_neighbour_and_the_mean_is_the_value() {
             values.iter().map(|x| neighbours(format, exponent, f64::from(x.abs()))).collect();
         for key in 0..KEYS {
             let noise = noise(key);
-            let how = (Rounding::Stochastic(&noise, key as u16 ^ 0x5aa5), false);
+            let how = (How::Stochastic(&noise, key as u32 & 0xffff ^ 0x5aa5), false);
             let found = Kept::encode(token, format, &values, how).decode(token);
             for (i, (value, found)) in values.iter().zip(found).enumerate() {
                 let (below, step) = around[i];
@@ -218,7 +307,7 @@ fn stochastic_rounding_gives_a_neighbour_and_the_mean_is_the_value() {
 fn every_instruction_set_and_length_gives_the_same_bits() {
     let scalar = tokens().next().unwrap();
     for token in tokens() {
-        for len in [0, 1, 15, 16, 17, 255, 256, 257, 511, 700, TILE - 1, TILE] {
+        for len in [0, 1, 15, 16, 17, 255, 256, 257, 511, 700, LEN - 1, LEN] {
             let values = floats(len as u64, len);
             let noise = noise(len as u64);
             for format in [BF16, F16, SIGNED, UNSIGNED] {
@@ -227,12 +316,13 @@ fn every_instruction_set_and_length_gives_the_same_bits() {
                     let tame: Vec<f32> =
                         values.iter().map(|x| if x.is_finite() { *x } else { 1.0 }).collect();
                     for values in [&values, &tame] {
-                        let how = (Rounding::Stochastic(&noise, 7), saturates);
+                        let how = (How::Stochastic(&noise, 7), saturates);
                         let mut expected = Kept::encode(scalar, format, values, how);
                         let mut found = Kept::encode(token, format, values, how);
                         assert_eq!(found.memory, expected.memory, "{format:?} {len} {token:?}");
                         let (a, b) = (found.decode(token), expected.decode(scalar));
-                        assert!(a.iter().zip(&b).all(|(a, b)| same(*a, *b)), "{format:?} {len}");
+                        let bits = |x: &[f32]| x.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+                        assert_eq!(bits(&a), bits(&b), "{format:?} {len} {token:?}");
                     }
                 }
             }
@@ -248,7 +338,7 @@ fn what_is_not_finite_is_not_lost() {
             let mut values = vec![1.0f32; 600];
             values[300 + i] = special;
             for format in [BF16, F16, SIGNED, UNSIGNED] {
-                let how = (Rounding::Stochastic(&noise, 7), false);
+                let how = (How::Stochastic(&noise, 7), false);
                 let found = Kept::encode(token, format, &values, how).decode(token);
                 if format.dtype == DType::Q8 {
                     // The group of 256 is NaN, and the others are what they were.
@@ -262,7 +352,7 @@ fn what_is_not_finite_is_not_lost() {
         // Saturated, the largest finite value takes the place of infinity, also by rounding up.
         let values = [f32::INFINITY, f32::MAX, 3.4e38, 1.0];
         for format in [BF16, F16, UNSIGNED] {
-            let how = (Rounding::Stochastic(&noise, 7), true);
+            let how = (How::Stochastic(&noise, 7), true);
             let found = Kept::encode(token, format, &values, how).decode(token);
             assert!(found.iter().all(|x| x.is_finite() && *x > 0.0), "{format:?} {found:?}");
         }
@@ -273,7 +363,7 @@ fn what_is_not_finite_is_not_lost() {
 fn untouched_memory_is_zero() {
     for token in tokens() {
         for format in [BF16, F16, SIGNED, UNSIGNED] {
-            let mut kept = Kept { format, memory: vec![0; 2 * TILE], len: TILE };
+            let mut kept = Kept { format, memory: vec![0; 2 * LEN], len: LEN };
             assert!(kept.decode(token).iter().all(|x| x.to_bits() == 0), "{format:?}");
         }
     }

@@ -1,0 +1,98 @@
+//! The kernels with codecs: state and parameters of shorter types beside the lane function.
+
+use crate::assembly::{Function, frames};
+use crate::checks::{Body, Machine};
+use crate::{dump, has};
+use dadapt::{Algorithm, DType, Isa, Key};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// A kernel, as its `with_simd` names it. The algorithm is the module in `src/algorithm`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Coded {
+    isa: &'static str,
+    algorithm: String,
+    decay: String,
+    mode: String,
+}
+
+/// How state is kept, by the numbers that `src/kernel/coded.rs` gives that; the first rounds none.
+const MODES: [&str; 4] = ["1", "2", "3", "4"];
+
+impl Coded {
+    /// From `with_simd<dadapt::algorithm::adam::Adam, 8, 3, 2, 0, 3, pulp::x86::v3::V3>`.
+    fn from_frame(frame: &str) -> Option<Self> {
+        let parameters = frame.strip_prefix("with_simd<")?.strip_suffix('>')?;
+        let parameters: Vec<&str> = parameters.split(", ").collect();
+        let [rule, _, _, _, decay, mode, simd] = parameters[..] else { return None };
+        let isa = match simd.rsplit("::").next()? {
+            "V3" => Isa::Avx2,
+            "V4" => Isa::Avx512,
+            _ => Isa::Neon,
+        };
+        Some(Coded {
+            isa: isa.name(),
+            algorithm: rule.strip_prefix("dadapt::algorithm::")?.split("::").next()?.into(),
+            decay: decay.into(),
+            mode: mode.into(),
+        })
+    }
+}
+
+/// Reads a library's kernels with codecs and says what is wrong with them.
+pub fn check(library: &Path, tools: &str, functions: &[Function], isas: &[Isa]) -> Vec<String> {
+    let any = Machine { isa: isas[0], dtype: DType::F32 };
+    let mut loops = Vec::new();
+    for function in functions {
+        for found in &function.loops {
+            let mut body = found.iter().map(|i| &function.instructions[*i]);
+            if let Some(arithmetic) = body.find(|instruction| any.is_arithmetic(instruction)) {
+                loops.push((function, found, arithmetic.address));
+            }
+        }
+    }
+    let addresses: Vec<u64> = loops.iter().map(|(.., address)| *address).collect();
+    let mut kernels = BTreeMap::<Coded, usize>::new();
+    let mut faults = Vec::new();
+    for ((function, found, _), frames) in loops.iter().zip(frames(library, tools, &addresses)) {
+        let kernel = frames.iter().find_map(|frame| Coded::from_frame(frame));
+        let Some(kernel) = kernel.filter(|kernel| has(isas, kernel.isa)) else { continue };
+        let isa = Isa::from_name(kernel.isa).expect("it comes from one");
+        let machine = Machine { isa, dtype: DType::F32 };
+        // Values wait for their rounding on the stack: which store is which is not asked.
+        let body: Body =
+            found.iter().map(|i| (function.instructions[*i].clone(), Default::default())).collect();
+        // Others bring sums from lanes to f64, once in a while.
+        if !machine.is_over_rows(&body) {
+            continue;
+        }
+        let count = kernels.entry(kernel.clone()).or_default();
+        *count += 1;
+        let name = format!(
+            "{}-coded-{}-decay{}-mode{}-{count}",
+            kernel.isa, kernel.algorithm, kernel.decay, kernel.mode
+        );
+        dump(&name, &body);
+        for (fault, instructions) in machine.codec_faults(&body).0 {
+            let (count, first) = (instructions.len(), &instructions[0]);
+            faults.push(format!("{name}: {fault}, {count}, the first at: {first}"));
+        }
+    }
+    for isa in isas {
+        for algorithm in Algorithm::ALL {
+            let module = algorithm.name().trim_start_matches("experimental_");
+            // Without state that may be rounded, all modes are the first.
+            let rounds = algorithm.options().iter().any(|(key, _)| *key == Key::State);
+            for mode in &MODES[..if rounds { MODES.len() } else { 1 }] {
+                let is = |k: &&Coded| {
+                    (k.isa, k.algorithm.as_str(), k.mode.as_str()) == (isa.name(), module, *mode)
+                };
+                if !kernels.keys().any(|kernel| is(&kernel)) {
+                    faults.push(format!("{isa} {module}: no loop over rows of mode {mode}"));
+                }
+            }
+        }
+    }
+    println!("{}: {} kernels with codecs", library.display(), kernels.len());
+    faults
+}
