@@ -80,7 +80,7 @@ impl Block<'_> {
             to.cast()
         };
         // SAFETY: this function's own contract.
-        unsafe { adopt(token, arrays, len) };
+        unsafe { adopt(token, arrays, 0, len) };
         let (p, g) = (view(&arrays.p, 0, true), view(&arrays.g, 1, true));
         let mut streams = Streams { p, g, state: [ptr::null_mut(); MAX_SLOTS] };
         for i in (0..self.slots.len()).filter(|i| self.slots[*i].is_read(plan.pass)) {
@@ -101,7 +101,7 @@ impl Block<'_> {
                 // SAFETY: as above.
                 unsafe {
                     let values = slice::from_raw_parts_mut(streams.state[i].cast(), len);
-                    kept.format.encode_all(token, values, kept.place, Some(noise), saturates);
+                    kept.format.encode_all(token, values, kept.place, noise, saturates);
                 }
             }
         }
@@ -116,11 +116,10 @@ impl Block<'_> {
         }
         let noise = (arrays.noise.0, arrays.noise.1, PARAMETER);
         let noise = arrays.copy.is_none().then_some(noise);
-        let mut rounded = [0.0; BLOCK];
-        // SAFETY: as above; a master copy keeps its values.
+        // SAFETY: as above.
         unsafe {
-            rounded[..len].copy_from_slice(slice::from_raw_parts(streams.p.cast(), len));
-            (sums, kept.format.encode_all(token, &mut rounded[..len], kept.place, noise, false))
+            let p = slice::from_raw_parts_mut(streams.p.cast(), len);
+            (sums, kept.format.round_all(token, p, kept.place.codes, noise))
         }
     }
 }

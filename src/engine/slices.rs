@@ -80,7 +80,7 @@ pub(super) unsafe fn sweep(block: &Block, arrays: &Coded) -> ([f64; MAX_SUMS], u
         Kept::plain(to)
     };
     // SAFETY: this function's own contract.
-    unsafe { adopt(token, arrays, len) };
+    unsafe { adopt(token, arrays, 0, len) };
     let mut sliced = Coded {
         p: gather(&arrays.p, 0),
         copy: None,

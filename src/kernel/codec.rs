@@ -9,12 +9,11 @@
 //! fraction, and adding noise below the lowest bit that is kept first rounds it stochastically.
 
 use super::bits::Bits;
-use super::isa::Token;
 use super::lanes::ROW;
-use super::rounding::Key;
+use super::rounding::Noise;
 use crate::algorithm::Kept;
 use crate::dtype::DType;
-use pulp::{Simd, WithSimd};
+use pulp::Simd;
 
 /// Elements that share an exponent in 8-bit state, and a key of noise.
 pub(crate) const GROUP: usize = 256;
@@ -55,14 +54,21 @@ pub(crate) enum Rounding<R> {
     Nearest,
 }
 
-impl<R: Copy> Rounding<R> {
-    /// By 16 bits of noise and a mask.
-    #[inline(always)]
-    pub(crate) fn stochastic<S: Simd<u32s = R>>(bits: Bits<S>, noise: R, mask: u32) -> Self {
-        let upper = bits.or(bits.shl(noise, 4), bits.splat(8));
-        let (mask, upper_mask) = (bits.splat(mask), bits.splat(mask << 4));
-        Rounding::Stochastic(bits.xor(noise, mask), bits.xor(upper, upper_mask))
-    }
+/// How a register of a group is rounded, from element `at` of that on: by its noise, under an array's
+/// mask.
+#[inline(always)]
+pub(crate) fn noise_at<S: Simd>(
+    bits: Bits<S>,
+    noise: &Noise,
+    at: usize,
+    mask: u32,
+) -> Rounding<S::u32s> {
+    // SAFETY: groups and their halves are whole registers.
+    let words = unsafe { bits.load32(noise.as_ptr().wrapping_add(at % (GROUP / 2))) };
+    let noise = bits.and(bits.shr(words, (at / (GROUP / 2) * 16) as u32), 0xffff);
+    let upper = bits.or(bits.shl(noise, 4), bits.splat(8));
+    let (mask, upper_mask) = (bits.splat(mask), bits.splat(mask << 4));
+    Rounding::Stochastic(bits.xor(noise, mask), bits.xor(upper, upper_mask))
 }
 
 /// The kind of parameters and gradients, which are what they are.
@@ -78,6 +84,8 @@ const FRACTION: u32 = 23;
 
 /// One type. Codes are numbers of 32 bits in registers.
 trait Codec {
+    /// Of a code.
+    const BYTES: usize;
     /// The largest finite value.
     const LARGEST: f32 = f32::MAX;
 
@@ -100,6 +108,8 @@ trait Codec {
 /// Codes of so many bits.
 macro_rules! codes {
     ($code:ty, $load:ident, $store:ident) => {
+        const BYTES: usize = size_of::<$code>();
+
         #[inline(always)]
         unsafe fn load<S: Simd>(bits: Bits<S>, from: *const u8, at: usize) -> S::u32s {
             // SAFETY: this function's own contract.
@@ -351,18 +361,22 @@ impl Codec for Unsigned8 {
     }
 }
 
-/// Runs a function for the codec of a format, of those that an array of that kind may have.
+/// An expression for the codec of a format, of those that an array of that kind may have.
 macro_rules! with_codec {
-    ($format:expr, $kind:expr, $run:ident($($argument:expr),*)) => {
+    ($format:expr, $kind:expr, $codec:ident => $then:expr) => {
         match ($format.dtype, $kind) {
-            (DType::Bf16, _) => $run::<S, Bf16>($($argument),*),
-            (DType::F16, Kept::Exactly(_)) => $run::<S, F16>($($argument),*),
-            (DType::Q8, Kept::Signed) => $run::<S, Signed8>($($argument),*),
-            (DType::Q8, Kept::Unsigned) => $run::<S, Unsigned8>($($argument),*),
+            (DType::Bf16, _) => with_codec!(@ Bf16, $codec, $then),
+            (DType::F16, Kept::Exactly(_)) => with_codec!(@ F16, $codec, $then),
+            (DType::Q8, Kept::Signed) => with_codec!(@ Signed8, $codec, $then),
+            (DType::Q8, Kept::Unsigned) => with_codec!(@ Unsigned8, $codec, $then),
             // What lane functions work on.
-            _ => $run::<S, Plain>($($argument),*),
+            _ => with_codec!(@ Plain, $codec, $then),
         }
     };
+    (@ $type:ident, $codec:ident, $then:expr) => {{
+        type $codec = $type;
+        $then
+    }};
 }
 
 /// f32 itself.
@@ -459,7 +473,7 @@ impl Format {
         scale: Scale,
     ) -> S::f32s {
         // SAFETY: this function's own contract.
-        unsafe { with_codec!(self, kind, load(bits, (from, at), scale)) }
+        unsafe { with_codec!(self, kind, C => C::decode(bits, C::load(bits, from, at), scale)) }
     }
 
     /// Stores a register of values from element `at` on: what they are as they are kept.
@@ -476,78 +490,19 @@ impl Format {
         (scale, rounding): (Scale, Rounding<S::u32s>),
     ) -> S::f32s {
         // SAFETY: this function's own contract.
-        unsafe { with_codec!(self, kind, store(bits, (to, at), values, scale, rounding)) }
-    }
-
-    /// A master copy's values, but for those that are not, rounded to nearest, what is there: these become
-    /// that.
-    ///
-    /// # Safety
-    /// As [`load`](Self::load), of bf16 or f16.
-    #[inline(always)]
-    pub(crate) unsafe fn adopt<S: Simd>(
-        self,
-        bits: Bits<S>,
-        values: S::f32s,
-        from: (*const u8, usize),
-    ) -> S::f32s {
-        // SAFETY: this function's own contract.
         unsafe {
-            match self.dtype {
-                DType::F16 => adopt::<S, F16>(bits, values, from),
-                _ => adopt::<S, Bf16>(bits, values, from),
-            }
+            with_codec!(self, kind, C => {
+                let (code, kept) = C::encode(bits, bits.of(values), scale, rounding);
+                C::store(bits, to, at, code);
+                kept
+            })
         }
     }
 }
 
-/// # Safety
-/// As [`Format::load`].
-#[inline(always)]
-unsafe fn load<S: Simd, C: Codec>(
-    bits: Bits<S>,
-    (from, at): (*const u8, usize),
-    scale: Scale,
-) -> S::f32s {
-    // SAFETY: this function's own contract.
-    C::decode(bits, unsafe { C::load(bits, from, at) }, scale)
-}
-
-/// # Safety
-/// As [`Format::store`].
-#[inline(always)]
-unsafe fn store<S: Simd, C: Codec>(
-    bits: Bits<S>,
-    (to, at): (*mut u8, usize),
-    values: S::f32s,
-    scale: Scale,
-    rounding: Rounding<S::u32s>,
-) -> S::f32s {
-    let (code, kept) = C::encode(bits, bits.of(values), scale, rounding);
-    // SAFETY: this function's own contract.
-    unsafe { C::store(bits, to, at, code) };
-    kept
-}
-
-/// # Safety
-/// As [`Format::adopt`].
-#[inline(always)]
-unsafe fn adopt<S: Simd, C: Codec>(
-    bits: Bits<S>,
-    values: S::f32s,
-    (from, at): (*const u8, usize),
-) -> S::f32s {
-    // SAFETY: this function's own contract.
-    let found = unsafe { C::load(bits, from, at) };
-    let (expected, _) = C::encode(bits, bits.of(values), Scale::NONE, Rounding::Nearest);
-    let adopted = C::decode(bits, found, Scale::NONE);
-    let kept = bits.is_equal(found, expected);
-    bits.float(bits.select(kept, bits.of(values), bits.of(adopted)))
-}
-
 /// 1 where a finite value has become infinite, else 0.
 #[inline(always)]
-pub(crate) fn become_infinite<S: Simd>(bits: Bits<S>, was: S::f32s, is: S::f32s) -> S::u32s {
+fn become_infinite<S: Simd>(bits: Bits<S>, was: S::f32s, is: S::f32s) -> S::u32s {
     let infinite = bits.splat(INFINITE);
     let was_finite = bits.is_less(magnitudes(bits, was), infinite);
     let is_infinite = bits.is_equal(magnitudes(bits, is), infinite);
@@ -555,153 +510,13 @@ pub(crate) fn become_infinite<S: Simd>(bits: Bits<S>, was: S::f32s, is: S::f32s)
     bits.select(was_finite, bits.select(is_infinite, one, zero), zero)
 }
 
-impl Format {
-    /// Decodes any number of elements from the start of a group on.
-    ///
-    /// # Safety
-    /// `from` holds `to.len()` elements of this format, with their exponents, which nobody writes
-    /// meanwhile.
-    pub(crate) unsafe fn decode_all(self, token: Token, from: Place, to: &mut [f32]) {
-        token.dispatch(DecodeAll(self, from, to));
-    }
-
-    /// Encodes any number of elements from the start of a group on, stochastically by the noise of that
-    /// group and those that follow, under that array's mask, or to nearest: how many have become
-    /// infinite. Values become what they are as they are kept.
-    ///
-    /// # Safety
-    /// `to` has room for as many elements of this format, with their exponents, which nobody else
-    /// uses.
-    pub(crate) unsafe fn encode_all(
-        self,
-        token: Token,
-        values: &mut [f32],
-        to: Place,
-        noise: Option<(u64, usize, usize)>,
-        saturates: bool,
-    ) -> u64 {
-        token.dispatch(EncodeAll { format: self, values, to, noise, saturates })
-    }
-}
-
-/// Runs `f(register, len)` for registers that lie over `values`, the last with copies in and out.
+/// The elements of a register and zeros.
 #[inline(always)]
-fn for_registers(values: &mut [f32], len: usize, mut f: impl FnMut(usize, &mut [f32], bool)) {
-    let mut at = 0;
-    for values in values.chunks_mut(len) {
-        let is_whole = values.len() == len;
-        if is_whole {
-            f(at, values, true);
-        } else {
-            let mut copy = [0.0; ROW];
-            copy[..values.len()].copy_from_slice(values);
-            f(at, &mut copy[..len], false);
-            values.copy_from_slice(&copy[..values.len()]);
-        }
-        at += values.len();
-    }
-}
-
-struct DecodeAll<'a>(Format, Place, &'a mut [f32]);
-
-impl WithSimd for DecodeAll<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        let (DecodeAll(format, from, to), bits) = (self, Bits(simd));
-        let (size, len) = (format.dtype.size(), to.len());
-        for_registers(to, Bits::<S>::LEN, |at, to, is_whole| {
-            let mut copy = [0u32; ROW];
-            // SAFETY: `decode_all`'s contract: groups have their exponents. Of a shorter end as much as
-            // there is of it is copied.
-            unsafe {
-                let mut codes = (from.codes.cast_const(), at);
-                if !is_whole {
-                    codes = (copy.as_mut_ptr().cast(), 0);
-                    let from = from.codes.add(at * size);
-                    copy.as_mut_ptr()
-                        .cast::<u8>()
-                        .copy_from_nonoverlapping(from, (len - at) * size);
-                }
-                let scale = match format.dtype {
-                    DType::Q8 => format.scale(*from.exponents.add(at / GROUP)),
-                    _ => Scale::NONE,
-                };
-                let values = format.load(bits, format.kind(), codes, scale);
-                bits.store32(to.as_mut_ptr().cast(), bits.of(values));
-            }
-        });
-    }
-}
-
-struct EncodeAll<'a> {
-    format: Format,
-    values: &'a mut [f32],
-    to: Place,
-    noise: Option<(u64, usize, usize)>,
-    saturates: bool,
-}
-
-impl WithSimd for EncodeAll<'_> {
-    type Output = u64;
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) -> u64 {
-        let EncodeAll { format, values, to, noise, saturates } = self;
-        let (bits, size, kind) = (Bits(simd), format.dtype.size(), format.kind());
-        let mut lost = 0;
-        for (group, values) in values.chunks_mut(GROUP).enumerate() {
-            let (mut largest, mut scale, len) = (0, Scale::NONE, values.len());
-            for value in &mut *values {
-                if saturates {
-                    *value = if *value > format.largest() { format.largest() } else { *value };
-                }
-                largest = largest.max(value.to_bits() & MAGNITUDE);
-            }
-            if format.is_grouped() {
-                let exponent = format.exponent(largest);
-                // SAFETY: `encode_all`'s contract: each group has an exponent.
-                unsafe { to.exponents.add(group).write(exponent) };
-                scale = format.scale(exponent);
-            }
-            let (mut words, mut mask) = ([0; GROUP / 2], 0);
-            if let Some((step, first, array)) = noise {
-                let key = Key::new(step, first + group);
-                key.fill(&mut words);
-                mask = key.mask(array);
-            }
-            for_registers(values, Bits::<S>::LEN, |at, values, is_whole| {
-                let upper = (at / (GROUP / 2) * 16) as u32;
-                let mut copy = [0u32; ROW];
-                // SAFETY: `encode_all`'s contract; a register's words lie within the noise. Of a shorter
-                // end as much as there is of it is copied.
-                unsafe {
-                    let words = bits.load32(words.as_ptr().add(at % (GROUP / 2)));
-                    let rounding = match noise {
-                        None => Rounding::Nearest,
-                        Some(_) => {
-                            let noise = bits.and(bits.shr(words, upper), 0xffff);
-                            Rounding::stochastic(bits, noise, mask)
-                        }
-                    };
-                    let copy = copy.as_mut_ptr().cast::<u8>();
-                    let codes = if is_whole { (to.codes, group * GROUP + at) } else { (copy, 0) };
-                    let x = bits.float(bits.load32(values.as_ptr().cast()));
-                    let kept = format.store(bits, kind, codes, x, (scale, rounding));
-                    let mut infinite = [0; ROW];
-                    bits.store32(infinite.as_mut_ptr(), become_infinite(bits, x, kept));
-                    lost += infinite.iter().map(|x| u64::from(*x)).sum::<u64>();
-                    bits.store32(values.as_mut_ptr().cast(), bits.of(kept));
-                    if !is_whole {
-                        let to = to.codes.add((group * GROUP + at) * size);
-                        to.copy_from_nonoverlapping(copy, (len - at) * size);
-                    }
-                }
-            });
-        }
-        lost
-    }
+pub(crate) fn elements<S: Simd>(bits: Bits<S>, x: S::u32s) -> [u32; ROW] {
+    let mut all = [0; ROW];
+    // SAFETY: no register has more elements than a row.
+    unsafe { bits.store32(all.as_mut_ptr(), x) };
+    all
 }
 
 /// Magnitudes, as bits. That of a NaN is larger than all else.
@@ -710,5 +525,6 @@ pub(crate) fn magnitudes<S: Simd>(bits: Bits<S>, values: S::f32s) -> S::u32s {
     bits.and(bits.of(values), MAGNITUDE)
 }
 
+mod arrays;
 #[cfg(test)]
 mod tests;

@@ -14,10 +14,10 @@
 #![allow(clippy::needless_range_loop)]
 
 use super::bits::Bits;
-use super::codec::{EXACT, Format, GROUP, Place, Rounding, Scale, become_infinite, magnitudes};
+use super::codec::{Format, GROUP, Place, Scale, elements, magnitudes, noise_at};
 use super::isa::Token;
 use super::lanes::{Lanes, ROW};
-use super::prefetch::prefetch;
+use super::prefetch::{AHEAD, prefetch};
 use super::rounding::{Key, Noise, PARAMETER};
 use super::sums::{RUN, Wide, fold, widen};
 use super::sweep::{Aligned, Coeffs, GroupPlan, kept_coeffs, knows};
@@ -26,6 +26,7 @@ use crate::dtype::DType;
 use pulp::{Simd, WithSimd};
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
+use std::{ptr, slice};
 
 /// Where and how an array of a block is kept.
 #[derive(Clone, Copy, Debug)]
@@ -48,14 +49,13 @@ impl Kept {
         self.format.dtype == DType::F32
     }
 
+    /// Where a group starts.
     #[inline(always)]
-    fn from(&self, at: usize) -> (*const u8, usize) {
-        (self.place.codes, at)
-    }
-
-    #[inline(always)]
-    fn to(&self, at: usize) -> (*mut u8, usize) {
-        (self.place.codes, at)
+    fn place(&self, at: usize) -> Place {
+        Place {
+            codes: self.place.codes.wrapping_add(at * self.format.dtype.size()),
+            exponents: self.place.exponents.wrapping_add(at / GROUP),
+        }
     }
 }
 
@@ -166,7 +166,7 @@ where
                 && plan.decay == $decay && $mode == mode
             {
                 let kernel = CodedKernel::<R, COEFFS, SLOTS, SUMS, { $decay }, { $mode }> {
-                    coeffs, arrays, len, rule: PhantomData
+                    token, coeffs, arrays, len, rule: PhantomData
                 };
                 let (sums, lost) = token.dispatch_wide(kernel);
                 let mut out = [0.0; MAX_SUMS];
@@ -182,96 +182,35 @@ where
     None
 }
 
-/// How many elements ahead memory is asked for.
-const AHEAD: usize = 512;
-
-/// Values of a group, and what keeps those of different slots from starting at one offset in their
+/// A group's values, and what keeps those of different arrays from starting at one offset in their
 /// pages: a load would wait for an earlier store to another of them.
 type Values = [f32; GROUP + 16];
 
 /// What a group needs while it is computed.
 #[repr(align(64))]
 struct Scratch {
+    p: Values,
+    g: Values,
     state: [Values; MAX_SLOTS],
     noise: Noise,
 }
 
-/// Brings the master copy of `len` elements up to date, where there is one.
+/// Brings the master copy of `len` elements from `at` on up to date, where there is one.
 ///
 /// # Safety
 /// As [`CodedFn`].
-pub(crate) unsafe fn adopt(token: Token, arrays: &Coded, len: usize) {
+pub(crate) unsafe fn adopt(token: Token, arrays: &Coded, at: usize, len: usize) {
     let Some((copy, is_set)) = arrays.copy else { return };
-    token.dispatch(Adopt { p: arrays.p, copy, is_set, len });
-}
-
-struct Adopt {
-    p: Kept,
-    copy: Kept,
-    is_set: bool,
-    len: usize,
-}
-
-impl WithSimd for Adopt {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        let (bits, lanes) = (Bits(simd), Lanes::<S, f32>::new(simd));
-        let master = self.p.place.codes.cast::<f32>();
-        let whole = self.len / Bits::<S>::LEN * Bits::<S>::LEN;
-        for at in (0..whole).step_by(Bits::<S>::LEN) {
-            // SAFETY: `adopt`'s contract.
-            unsafe {
-                let p = adopted(bits, lanes.load(master.add(at)), &self.copy, self.is_set, at);
-                lanes.store(master.add(at), p);
-            }
-        }
-        let (mut values, mut codes, rest) = ([0.0f32; ROW], [0u16; ROW], self.len - whole);
-        let mut tail = self.copy;
-        tail.place.codes = codes.as_mut_ptr().cast();
-        // SAFETY: as above; the copies hold a row.
-        unsafe {
-            let from = self.copy.place.codes.cast::<u16>().add(whole);
-            codes.as_mut_ptr().copy_from_nonoverlapping(from, rest);
-            values.as_mut_ptr().copy_from_nonoverlapping(master.add(whole), rest);
-            let p = adopted(bits, lanes.load(values.as_ptr()), &tail, self.is_set, 0);
-            lanes.store(values.as_mut_ptr(), p);
-            master.add(whole).copy_from_nonoverlapping(values.as_ptr(), rest);
-        }
-    }
-}
-
-/// A register of the master copy: elements of the parameter that are not it, rounded, are taken over.
-/// Those are all of them at first, and then what somebody else has changed.
-///
-/// # Safety
-/// `copy` holds a register's worth of elements from `at` on.
-#[inline(always)]
-unsafe fn adopted<S: Simd>(
-    bits: Bits<S>,
-    master: S::f32s,
-    copy: &Kept,
-    is_set: bool,
-    at: usize,
-) -> S::f32s {
-    // SAFETY: this function's own contract.
+    let (format, from) = (copy.format, copy.place(at));
+    // SAFETY: this function's own contract; a master copy is of f32.
     unsafe {
+        let master = slice::from_raw_parts_mut(arrays.p.place(at).codes.cast(), len);
         if is_set {
-            copy.format.adopt(bits, master, copy.from(at))
+            format.adopt_all(token, master, from.codes);
         } else {
-            copy.format.load(bits, EXACT, copy.from(at), Scale::NONE)
+            format.decode_all(token, from, master);
         }
     }
-}
-
-/// The elements of a register and zeros.
-#[inline(always)]
-fn elements<S: Simd>(bits: Bits<S>, x: S::u32s) -> [u32; ROW] {
-    let mut all = [0; ROW];
-    // SAFETY: no register has more elements than a row.
-    unsafe { bits.store32(all.as_mut_ptr(), x) };
-    all
 }
 
 /// A block of one algorithm, kind of decay and mode, yet to meet an instruction set.
@@ -284,6 +223,7 @@ struct CodedKernel<
     const DECAY: u8,
     const MODE: u8,
 > {
+    token: Token,
     coeffs: [f32; COEFFS],
     arrays: &'a Coded,
     len: usize,
@@ -295,12 +235,15 @@ impl<R, const COEFFS: usize, const SLOTS: usize, const SUMS: usize, const DECAY:
 where
     R: Rule<COEFFS, SLOTS, SUMS>,
 {
-    /// How a slot is kept.
+    /// Whether a slot is kept in a type that holds what it is a copy of.
     #[inline(always)]
-    fn format(&self, slot: usize) -> Format {
-        if !may_round::<R, COEFFS, SLOTS, SUMS>(slot) {
-            return self.arrays.state[slot].format;
-        }
+    fn is_exact(slot: usize) -> bool {
+        !may_round::<R, COEFFS, SLOTS, SUMS>(slot)
+    }
+
+    /// How a slot is kept that is not.
+    #[inline(always)]
+    fn format(slot: usize) -> Format {
         let unsigned = matches!(R::STATE[slot].kept, algorithm::Kept::Unsigned);
         Format::new(dtype_of(MODE, R::STATE[slot].role), unsigned)
     }
@@ -308,29 +251,19 @@ where
     /// Whether a slot is rounded, in the second loop.
     #[inline(always)]
     fn rounds(slot: usize) -> bool {
-        may_round::<R, COEFFS, SLOTS, SUMS>(slot)
-            && R::STATE[slot].is_written(pass::ALL)
-            && !matches!(dtype_of(MODE, R::STATE[slot].role), DType::F32)
+        !Self::is_exact(slot) && Self::format(slot).dtype != DType::F32
+    }
+
+    /// Whether any slot is.
+    #[inline(always)]
+    fn rounds_any() -> bool {
+        (0..SLOTS).any(Self::rounds)
     }
 
     /// Whether the parameter moves in the second loop, by state as it is kept.
     #[inline(always)]
     fn waits() -> bool {
         R::MOVES_BY_STATE && MODE != mode::FULL
-    }
-
-    /// What the codes of a group of a slot mean.
-    ///
-    /// # Safety
-    /// The group has an exponent if it is of 8 bits.
-    #[inline(always)]
-    unsafe fn scale(&self, slot: usize, group: usize) -> Scale {
-        let format = self.format(slot);
-        if !format.is_grouped() {
-            return Scale::NONE;
-        }
-        // SAFETY: this function's own contract.
-        format.scale(unsafe { *self.arrays.state[slot].place.exponents.add(group) })
     }
 
     /// The lane function, with the parameter or without it.
@@ -367,177 +300,166 @@ where
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) -> Self::Output {
-        let (lanes, bits) = (Lanes::<S, f32>::new(simd), Bits(simd));
+        let (lanes, bits, token) = (Lanes::<S, f32>::new(simd), Bits(simd), self.token);
         let (zero, none) = (lanes.splat(0.0), bits.splat(0));
         let mut coeffs = Aligned([zero; COEFFS]);
         for i in 0..COEFFS {
             coeffs.0[i] = lanes.splat(self.coeffs[i]);
         }
         let coeffs = Coeffs::new(&coeffs, kept_coeffs::<S, f32>(COEFFS, SUMS));
-        let Coded { p: p_kept, copy, g: g_kept, state: kept, .. } = *self.arrays;
-        let p_array = p_kept.place.codes;
+        let Coded { p: p_kept, copy, g: g_kept, state: kept, noise: (step, first), .. } =
+            *self.arrays;
 
-        let mut scratch = MaybeUninit::<Scratch>::uninit();
-        let scratch = scratch.as_mut_ptr();
-        // SAFETY: zeros are noise of a kind.
-        let noise = unsafe {
-            (&raw mut (*scratch).noise).write_bytes(0, 1);
-            &mut (*scratch).noise
-        };
-        // SAFETY: the place of a field, which is not read.
-        let values = unsafe { (&raw mut (*scratch).state).cast::<Values>() };
-        let value =
-            |slot: usize, at: usize| values.wrapping_add(slot).cast::<f32>().wrapping_add(at);
-        let mut rounds = false;
-        for slot in 0..SLOTS {
-            rounds |= Self::rounds(slot);
-        }
-        let noisy = rounds || copy.is_none() && !p_kept.is_plain();
-
+        let mut scratch = MaybeUninit::<Scratch>::zeroed();
+        // SAFETY: zeros are numbers.
+        let Scratch { p: p_values, g: g_values, state: values, noise } =
+            unsafe { scratch.assume_init_mut() };
         let mut wide: [Wide; SUMS] = [[0.0; ROW]; SUMS];
         let mut run = [[zero; ROW]; SUMS];
-        let mut lost = none;
+        let mut lost = 0;
         for start in (0..self.len).step_by(GROUP) {
-            let group = start / GROUP;
             let len = GROUP.min(self.len - start);
-            let key = Key::new(self.arrays.noise.0, self.arrays.noise.1 + group);
-            if noisy {
-                key.fill(noise);
-            }
-            let noise_at = |at: usize, mask: u32| {
-                // SAFETY: a row's words lie within the noise.
-                let words = unsafe { bits.load32(noise.as_ptr().wrapping_add(at % (GROUP / 2))) };
-                let upper = (at / (GROUP / 2) * 16) as u32;
-                Rounding::stochastic(bits, bits.and(bits.shr(words, upper), 0xffff), mask)
+            let key = Key::new(step, first + start / GROUP);
+            let place = |slot: usize| kept[slot].place(start);
+            // SAFETY: `CodedFn`'s contract, of this and all that follows.
+            let (p, g) = unsafe {
+                adopt(token, self.arrays, start, len);
+                (
+                    decoded(token, &p_kept, start, &mut p_values[..len]),
+                    decoded(token, &g_kept, start, &mut g_values[..len]),
+                )
             };
-            let mut masks = [0; SLOTS];
+            let mut computed = [ptr::null_mut::<f32>(); SLOTS];
+            let mut codes = [ptr::null_mut::<u8>(); SLOTS];
             let mut scales = [Scale::NONE; SLOTS];
             for slot in 0..SLOTS {
-                masks[slot] = key.mask(slot);
-                // SAFETY: groups have their exponents.
-                scales[slot] = unsafe { self.scale(slot, group) };
-            }
-            let p_mask = key.mask(PARAMETER);
-            // Stores a register of the parameter: which elements have become infinite.
-            let move_to = |row: usize, p: S::f32s| {
-                let at = start + row;
-                // SAFETY: `CodedFn`'s contract, of this and all that follows.
+                let values = &mut values[slot][..len];
+                computed[slot] = values.as_mut_ptr();
+                codes[slot] = place(slot).codes;
+                // SAFETY: as above: each group has an exponent.
                 unsafe {
-                    let kept = if p_kept.is_plain() {
-                        lanes.store(p_array.cast::<f32>().wrapping_add(at), p);
-                        let Some((copy, _)) = &copy else { return none };
-                        let how = (Scale::NONE, Rounding::Nearest);
-                        copy.format.store(bits, EXACT, copy.to(at), p, how)
-                    } else {
-                        let how = (Scale::NONE, noise_at(row, p_mask));
-                        p_kept.format.store(bits, EXACT, p_kept.to(at), p, how)
-                    };
-                    become_infinite(bits, p, kept)
+                    if Self::is_exact(slot) {
+                        computed[slot] = decoded(token, &kept[slot], start, values);
+                    } else if Self::format(slot).is_grouped() {
+                        scales[slot] = Self::format(slot).scale(*place(slot).exponents);
+                    } else if Self::format(slot).dtype == DType::F32 {
+                        computed[slot] = place(slot).codes.cast();
+                    }
                 }
-            };
+            }
             let mut largest = [none; SLOTS];
-
             for row in (0..len).step_by(ROW) {
-                for (array, bytes) in [(&p_kept, 4), (&g_kept, 4)] {
-                    prefetch(array.place.codes.wrapping_add((start + row + AHEAD) * bytes));
-                }
+                prefetch(p.wrapping_add(row + AHEAD).cast());
+                prefetch(g.wrapping_add(row + AHEAD).cast());
                 for slot in 0..SLOTS {
-                    let bytes = self.format(slot).dtype.size();
-                    prefetch(kept[slot].place.codes.wrapping_add((start + row + AHEAD) * bytes));
+                    let exact = Self::is_exact(slot);
+                    let size = if exact { 4 } else { Self::format(slot).dtype.size() };
+                    prefetch(codes[slot].wrapping_add((row + AHEAD) * size));
                 }
                 for register in 0..Lanes::<S, f32>::PER_ROW {
-                    let row = row + register * Lanes::<S, f32>::LEN;
-                    let at = start + row;
+                    let at = row + register * Lanes::<S, f32>::LEN;
                     // SAFETY: as above.
                     unsafe {
-                        let mut p = p_kept.format.load(bits, EXACT, p_kept.from(at), Scale::NONE);
-                        if let Some((copy, is_set)) = &copy {
-                            p = adopted(bits, p, copy, *is_set, at);
-                            if Self::waits() {
-                                lanes.store(p_array.cast::<f32>().wrapping_add(at), p);
-                            }
-                        }
-                        let g = g_kept.format.load(bits, EXACT, g_kept.from(at), Scale::NONE);
-                        let mut state = [p; SLOTS];
+                        let x = lanes.load(p.wrapping_add(at));
+                        let mut state = [x; SLOTS];
                         for slot in 0..SLOTS {
-                            let (format, how) = (self.format(slot), R::STATE[slot].kept);
-                            state[slot] = format.load(bits, how, kept[slot].from(at), scales[slot]);
+                            state[slot] = if Self::rounds(slot) {
+                                let (format, kind) = (Self::format(slot), R::STATE[slot].kept);
+                                format.load(bits, kind, (codes[slot], at), scales[slot])
+                            } else {
+                                lanes.load(computed[slot].wrapping_add(at))
+                            };
                         }
-                        let mut sums = [p; SUMS];
+                        let mut sums = [x; SUMS];
                         for sum in 0..SUMS {
                             sums[sum] = run[sum][register];
                         }
-                        let ((p, state), sums) = Self::compute(lanes, &coeffs, g, (p, state), sums);
+                        let gradient = lanes.load(g.wrapping_add(at));
+                        let ((x, state), sums) =
+                            Self::compute(lanes, &coeffs, gradient, (x, state), sums);
                         for sum in 0..SUMS {
                             run[sum][register] = sums[sum];
                         }
-                        for slot in 0..SLOTS {
-                            let (format, how) = (self.format(slot), R::STATE[slot].kept);
-                            if !R::STATE[slot].is_written(pass::ALL) {
-                                continue;
-                            } else if !Self::rounds(slot) {
-                                // What it is a copy of is of its type.
-                                let exact = (Scale::NONE, Rounding::Nearest);
-                                format.store(bits, how, kept[slot].to(at), state[slot], exact);
-                                continue;
-                            }
-                            let mut x = state[slot];
-                            if format.saturates(R::STATE[slot].saturates) {
+                        if !Self::waits() {
+                            lanes.store(p.wrapping_add(at), x);
+                        }
+                        for slot in (0..SLOTS).filter(|slot| R::STATE[*slot].is_written(pass::ALL))
+                        {
+                            let (format, mut x) = (Self::format(slot), state[slot]);
+                            if Self::rounds(slot) && format.saturates(R::STATE[slot].saturates) {
                                 x = format.saturated(bits, x);
                             }
-                            if format.is_grouped() {
+                            if Self::rounds(slot) && format.is_grouped() {
                                 largest[slot] = bits.max(largest[slot], magnitudes(bits, x));
                             }
-                            lanes.store(value(slot, row), x);
-                        }
-                        if !Self::waits() {
-                            lost = bits.add(lost, move_to(row, p));
+                            lanes.store(computed[slot].wrapping_add(at), x);
                         }
                     }
                 }
             }
 
-            if rounds {
-                for slot in 0..SLOTS {
-                    let format = self.format(slot);
-                    if Self::rounds(slot) && format.is_grouped() {
+            if Self::rounds_any() {
+                key.fill(noise);
+                let mut masks = [0; SLOTS];
+                for slot in (0..SLOTS).filter(|slot| Self::rounds(*slot)) {
+                    masks[slot] = key.mask(slot);
+                    let format = Self::format(slot);
+                    if format.is_grouped() {
                         let largest = elements(bits, largest[slot]).into_iter().fold(0, u32::max);
                         let exponent = format.exponent(largest);
                         // SAFETY: as above: each group has an exponent.
-                        unsafe { *kept[slot].place.exponents.wrapping_add(group) = exponent };
+                        unsafe { *place(slot).exponents = exponent };
                         scales[slot] = format.scale(exponent);
                     }
                 }
-                for row in (0..len).step_by(Lanes::<S, f32>::LEN) {
-                    let at = start + row;
+                for at in (0..len).step_by(Lanes::<S, f32>::LEN) {
                     // SAFETY: as above.
                     unsafe {
                         let mut state = [zero; SLOTS];
                         for slot in 0..SLOTS {
-                            let (format, how) = (self.format(slot), R::STATE[slot].kept);
+                            let needed = Self::waits() && R::STATE[slot].is_read(pass::MOVE);
+                            if !Self::rounds(slot) && !needed {
+                                continue;
+                            }
+                            state[slot] = lanes.load(computed[slot].wrapping_add(at));
                             if Self::rounds(slot) {
-                                let x = lanes.load(value(slot, row));
-                                let rounding = (scales[slot], noise_at(row, masks[slot]));
+                                let (format, kind) = (Self::format(slot), R::STATE[slot].kept);
+                                let how = (scales[slot], noise_at(bits, noise, at, masks[slot]));
                                 state[slot] =
-                                    format.store(bits, how, kept[slot].to(at), x, rounding);
-                            } else if Self::waits() && R::STATE[slot].is_read(pass::MOVE) {
-                                let from = kept[slot].from(at);
-                                state[slot] = format.load(bits, how, from, scales[slot]);
+                                    format.store(bits, kind, (codes[slot], at), state[slot], how);
                             }
                         }
                         if Self::waits() {
-                            let p = p_kept.format.load(bits, EXACT, p_kept.from(at), Scale::NONE);
-                            let g = g_kept.format.load(bits, EXACT, g_kept.from(at), Scale::NONE);
-                            let ((p, _), _) = R::lane::<S, f32, DECAY, { pass::MOVE }>(
+                            let x = lanes.load(p.wrapping_add(at));
+                            let gradient = lanes.load(g.wrapping_add(at));
+                            let ((x, _), _) = R::lane::<S, f32, DECAY, { pass::MOVE }>(
                                 lanes,
                                 &coeffs.get(),
-                                g,
-                                (p, state),
+                                gradient,
+                                (x, state),
                                 [zero; SUMS],
                             );
-                            lost = bits.add(lost, move_to(row, p));
+                            lanes.store(p.wrapping_add(at), x);
                         }
                     }
+                }
+            }
+            let noise = (step, first + start / GROUP, PARAMETER);
+            // SAFETY: as above: what has been computed is there.
+            unsafe {
+                for slot in (0..SLOTS).filter(|slot| Self::is_exact(*slot)) {
+                    if R::STATE[slot].is_written(pass::ALL) && !kept[slot].is_plain() {
+                        // What it is a copy of is of its type.
+                        let values = slice::from_raw_parts_mut(computed[slot], len);
+                        kept[slot].format.round_all(token, values, codes[slot], None);
+                    }
+                }
+                let p = slice::from_raw_parts_mut(p, len);
+                if let Some((copy, _)) = &copy {
+                    lost += copy.format.round_all(token, p, copy.place(start).codes, None);
+                } else if !p_kept.is_plain() {
+                    let to = p_kept.place(start).codes;
+                    lost += p_kept.format.round_all(token, p, to, Some(noise));
                 }
             }
             let is_run = (start + GROUP).is_multiple_of(RUN * ROW) || start + GROUP >= self.len;
@@ -552,6 +474,21 @@ where
         for sum in 0..SUMS {
             sums[sum] = fold(&wide[sum]);
         }
-        (sums, elements(bits, lost).into_iter().map(u64::from).sum())
+        (sums, lost)
     }
+}
+
+/// Where a group's values are: the array itself, or what has room for them.
+///
+/// # Safety
+/// As [`CodedFn`].
+#[inline(always)]
+unsafe fn decoded(token: Token, kept: &Kept, start: usize, values: &mut [f32]) -> *mut f32 {
+    let place = kept.place(start);
+    if kept.is_plain() {
+        return place.codes.cast();
+    }
+    // SAFETY: this function's own contract.
+    unsafe { kept.format.decode_all(token, place, values) };
+    values.as_mut_ptr()
 }

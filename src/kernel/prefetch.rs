@@ -3,6 +3,8 @@
 const LINE: usize = 64;
 /// The most that is asked for of an array at once.
 const FIRST: usize = 4096;
+/// How many elements ahead a kernel with codecs asks for memory.
+pub(crate) const AHEAD: usize = 512;
 
 /// Asks for the beginning of an array; what is there is not read, and need not be memory.
 #[inline(always)]

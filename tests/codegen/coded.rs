@@ -3,7 +3,7 @@
 use crate::assembly::{Function, frames};
 use crate::checks::{Body, Machine};
 use crate::{dump, has};
-use dadapt::{Algorithm, DType, Isa, Key};
+use dadapt::{Algorithm, Config, DType, Isa, Key, State};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -16,8 +16,8 @@ struct Coded {
     mode: String,
 }
 
-/// How state is kept, by the numbers that `src/kernel/coded.rs` gives that; the first rounds none.
-const MODES: [&str; 4] = ["1", "2", "3", "4"];
+/// How state is kept, by the numbers that `src/kernel/coded.rs` gives that: in full, in bf16, in 8 bits.
+const MODES: [&str; 3] = ["1", "2", "3"];
 
 impl Coded {
     /// From `with_simd<dadapt::algorithm::adam::Adam, 8, 3, 2, 0, 3, pulp::x86::v3::V3>`.
@@ -81,9 +81,10 @@ pub fn check(library: &Path, tools: &str, functions: &[Function], isas: &[Isa]) 
     for isa in isas {
         for algorithm in Algorithm::ALL {
             let module = algorithm.name().trim_start_matches("experimental_");
-            // Without state that may be rounded, all modes are the first.
-            let rounds = algorithm.options().iter().any(|(key, _)| *key == Key::State);
-            for mode in &MODES[..if rounds { MODES.len() } else { 1 }] {
+            // A mode that is another's twin, or that the algorithm does not have, is none of its own.
+            let takes = |state: State| Config::new(algorithm).set(Key::State, state).is_ok();
+            let required = [true, takes(State::Bf16), takes(State::Q8)];
+            for (mode, _) in MODES.iter().zip(required).filter(|(_, required)| *required) {
                 let is = |k: &&Coded| {
                     (k.isa, k.algorithm.as_str(), k.mode.as_str()) == (isa.name(), module, *mode)
                 };

@@ -5,6 +5,8 @@
 //! points into the stack on every way that leads there.
 
 use crate::assembly::Instruction;
+use petgraph::algo::dominators::simple_fast;
+use petgraph::graph::DiGraph;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// Names of registers that point into the stack.
@@ -48,10 +50,32 @@ pub fn innermost_loops(function: &[Instruction]) -> Vec<Vec<usize>> {
     for (from, to) in successors.iter().enumerate() {
         to.iter().for_each(|to| predecessors[*to].push(from));
     }
-    let mut loops: Vec<BTreeSet<usize>> = Vec::new();
-    for (end, to) in successors.iter().enumerate() {
-        for start in to.iter().copied().filter(|start| *start <= end) {
-            loops.extend(natural_loop(&predecessors, start, end));
+    // Straight code is one node, numbered by its first instruction. What no branch is seen to reach may be
+    // a table's target: each such place is an entry.
+    let follows = |at: usize| at > 0 && predecessors[at] == [at - 1] && successors[at - 1] == [at];
+    let mut node = Vec::new();
+    for at in 0..function.len() {
+        node.push(if follows(at) { node[at - 1] } else { at });
+    }
+    let root = function.len();
+    let entries = (0..root).filter(|at| *at == 0 || predecessors[*at].is_empty());
+    let edges = (0..root).flat_map(|from| successors[from].iter().map(move |to| (from, *to)));
+    let edges = edges.filter(|(_, to)| node[*to] == *to).map(|(from, to)| (node[from], to));
+    let mut graph = DiGraph::<(), (), usize>::from_edges(edges.chain(entries.map(|to| (root, to))));
+    if function.is_empty() {
+        graph.add_node(());
+    }
+    let dominators = simple_fast(&graph, root.into());
+    // A loop's first node lies on every way to its others, some of which lead back to it.
+    let mut loops = Vec::new();
+    for start in (0..root).filter(|at| predecessors[*at].len() > 1) {
+        let is_within = |at: &usize| {
+            let mut all = dominators.dominators(node[*at].into()).into_iter().flatten();
+            all.any(|dominator| dominator.index() == start)
+        };
+        let ends: Vec<usize> = predecessors[start].iter().copied().filter(is_within).collect();
+        if !ends.is_empty() {
+            loops.push(natural_loop(&predecessors, start, ends));
         }
     }
     let contains_another =
@@ -60,19 +84,19 @@ pub fn innermost_loops(function: &[Instruction]) -> Vec<Vec<usize>> {
     innermost.map(|found| found.iter().copied().collect()).collect()
 }
 
-/// What leads to `end` without passing `start`; no loop where the function's entry does.
-fn natural_loop(predecessors: &[Vec<usize>], start: usize, end: usize) -> Option<BTreeSet<usize>> {
+/// What leads to the ends without passing `start`.
+fn natural_loop(
+    predecessors: &[Vec<usize>],
+    start: usize,
+    mut waiting: Vec<usize>,
+) -> BTreeSet<usize> {
     let mut found = BTreeSet::from([start]);
-    let mut waiting = vec![end];
     while let Some(at) = waiting.pop() {
         if found.insert(at) {
-            if at == 0 {
-                return None;
-            }
             waiting.extend(&predecessors[at]);
         }
     }
-    Some(found)
+    found
 }
 
 /// What holds before each instruction of a function.

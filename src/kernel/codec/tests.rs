@@ -1,9 +1,10 @@
 //! Formats against the crate `half` and against their definitions, on every instruction set.
 
 use super::*;
-use crate::kernel::isa::Isa;
+use crate::kernel::isa::{Isa, Token};
 use crate::kernel::rounding::{Key, Noise, mix};
 use half::{bf16, f16};
+use pulp::WithSimd;
 
 /// As many elements as are tested at once.
 const LEN: usize = 1024;
@@ -79,20 +80,14 @@ impl WithSimd for Encode<'_> {
                     let kept = format.store(bits, kind(format), (codes, 0), x, (scale, rounding));
                     // What it says it kept is what is decoded.
                     let decoded = format.load(bits, kind(format), (codes, 0), scale);
-                    assert_eq!(elements(bits, kept), elements(bits, decoded), "{format:?}");
+                    let [kept, decoded] = [kept, decoded].map(|x| elements(bits, bits.of(x)));
+                    assert_eq!(kept, decoded, "{format:?}");
                     let at = (group * GROUP + at) * size;
                     to.codes.add(at).copy_from_nonoverlapping(codes, values.len() * size);
                 }
             }
         }
     }
-}
-
-fn elements<S: Simd>(bits: Bits<S>, x: S::f32s) -> [u32; ROW] {
-    let mut all = [0; ROW];
-    // SAFETY: no register has more elements than a row.
-    unsafe { bits.store32(all.as_mut_ptr(), bits.of(x)) };
-    all
 }
 
 fn kind(format: Format) -> super::Kept {
