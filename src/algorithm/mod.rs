@@ -21,7 +21,8 @@ mod sgd;
 use crate::error::Error;
 use crate::key::{Key, Options};
 pub(crate) use rule::{
-    Decay, Estimate, Init, Kept, MAX_TOTALS, Role, Rule, Scalars, Slot, Target, Totals, decay, pass,
+    Cell, Decay, Estimate, Init, Kept, MAX_TOTALS, Role, Rule, Scalars, Slot, Target, Totals,
+    decay, pass,
 };
 
 /// The most state slots of any algorithm, which fixes the size of descriptors.

@@ -282,8 +282,10 @@ mod narrow {
             unsafe {
                 by_width!(
                     16 => {
-                        let four = vcreate_u8(u64::from(from.cast::<u32>().read_unaligned()));
-                        transmute_copy(&vmovl_u16(vget_low_u16(vmovl_u8(four))))
+                        // Twice, which is one instruction.
+                        let four = vdup_n_u32(from.cast::<u32>().read_unaligned());
+                        let halves = vmovl_u8(vreinterpret_u8_u32(four));
+                        transmute_copy(&vmovl_u16(vget_low_u16(halves)))
                     };
                     _ => self.splat(u32::from(*from))
                 )

@@ -21,7 +21,9 @@ use super::prefetch::{AHEAD, prefetch};
 use super::rounding::{Key, Noise, PARAMETER};
 use super::sums::{RUN, Wide, fold, widen};
 use super::sweep::{Aligned, Coeffs, GroupPlan, kept_coeffs, knows};
-use crate::algorithm::{self, Algorithm, MAX_SLOTS, MAX_SUMS, Role, Rule, Visitor, decay, pass};
+use crate::algorithm::{
+    self, Algorithm, Cell, MAX_SLOTS, MAX_SUMS, Role, Rule, Visitor, decay, pass,
+};
 use crate::dtype::DType;
 use pulp::{Simd, WithSimd};
 use std::marker::PhantomData;
@@ -272,9 +274,9 @@ where
         lanes: Lanes<S, f32>,
         coeffs: &Coeffs<S::f32s, COEFFS>,
         g: S::f32s,
-        cell: (S::f32s, [S::f32s; SLOTS]),
+        cell: Cell<f32, S, SLOTS>,
         sums: [S::f32s; SUMS],
-    ) -> ((S::f32s, [S::f32s; SLOTS]), [S::f32s; SUMS]) {
+    ) -> (Cell<f32, S, SLOTS>, [S::f32s; SUMS]) {
         let coeffs = &coeffs.get();
         match (SUMS > 0, Self::waits()) {
             (true, true) => {

@@ -267,7 +267,7 @@ impl Tensor {
             DType::F32 => unsafe { copy_values::<f32>(start, first, to) },
             // SAFETY: as above.
             DType::F64 => unsafe { copy_values::<f64>(start, first, to) },
-            // SAFETY: as above, as tiles.
+            // SAFETY: as above, as codes.
             _ => unsafe { self.decode_values(slot, start, first, to) },
         }
         Ok(())

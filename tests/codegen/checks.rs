@@ -53,7 +53,7 @@ impl Machine {
             Isa::Avx2 => operand.starts_with("%ymm"),
             Isa::Avx512 => operand.starts_with("%zmm"),
             // Lanes may have any size where bits are moved; see `is_packed` for arithmetic.
-            _ => operand.starts_with('q') || operand.starts_with('v'),
+            _ => operand.trim_start_matches('{').starts_with(['q', 'v']),
         }
     }
 
@@ -145,7 +145,9 @@ impl Machine {
         const X86: [&str; 4] = ["vpextr", "vpinsr", "vextractps", "vinsertps"];
         const ARM: [&str; 4] = ["umov", "smov", "ins", "fmov"];
         let starts = if self.is_arm() { ARM } else { X86 };
-        starts.iter().any(|start| instruction.name.starts_with(start))
+        // Not a constant to all lanes.
+        let constant = instruction.operands.last().is_some_and(|operand| operand.starts_with('#'));
+        starts.iter().any(|start| instruction.name.starts_with(start)) && !constant
     }
 
     /// What is wrong with a loop over rows.

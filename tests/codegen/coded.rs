@@ -82,7 +82,7 @@ pub fn check(library: &Path, tools: &str, functions: &[Function], isas: &[Isa]) 
         for algorithm in Algorithm::ALL {
             let module = algorithm.name().trim_start_matches("experimental_");
             // A mode that is another's twin, or that the algorithm does not have, is none of its own.
-            let takes = |state: State| Config::new(algorithm).set(Key::State, state).is_ok();
+            let takes = |state: State| Config::new(*algorithm).set(Key::State, state).is_ok();
             let required = [true, takes(State::Bf16), takes(State::Q8)];
             for (mode, _) in MODES.iter().zip(required).filter(|(_, required)| *required) {
                 let is = |k: &&Coded| {

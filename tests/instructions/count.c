@@ -148,10 +148,10 @@ int main(int argc, char **argv)
             kind.algorithm = DADAPT_ALGORITHM_ADAM;
             count(kind, "checked", 1, len, D_CAP, DADAPT_NON_FINITE_REJECT);
         }
-        /* Tiles that are decoded and encoded. */
-        struct kind tiled = {DADAPT_ALGORITHM_ADAM, DADAPT_DTYPE_F32, isa, 0};
-        for (tiled.state = 1; tiled.state < STATE_KINDS; tiled.state++)
-            count(tiled, STATES[tiled.state], 1, len, D_CAP, DADAPT_NON_FINITE_PROPAGATE);
+        /* State that is decoded and encoded. */
+        struct kind coded = {DADAPT_ALGORITHM_ADAM, DADAPT_DTYPE_F32, isa, 0};
+        for (coded.state = 1; coded.state < STATE_KINDS; coded.state++)
+            count(coded, STATES[coded.state], 1, len, D_CAP, DADAPT_NON_FINITE_PROPAGATE);
     }
     const struct kind adam = {DADAPT_ALGORITHM_ADAM, DADAPT_DTYPE_F32,
                               argc > 2 ? DADAPT_ISA_AVX2 : DADAPT_ISA_SCALAR, 0};
