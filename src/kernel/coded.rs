@@ -2,8 +2,8 @@
 //! function.
 //!
 //! Registers are decoded as they are loaded and encoded as they are stored: codecs take the ports that
-//! idle while the lane function divides. There is a kernel for each usual way of keeping state, for the
-//! pass that most steps are; the engine does what they leave.
+//! idle while the lane function divides. There is a kernel for each usual way of keeping state and each
+//! algorithm that estimates `d`, for the pass that most steps are; the engine does what they leave.
 //!
 //! State goes by groups. 8-bit state has an exponent for a group, which is known when all of it is
 //! computed, and a parameter that moves by state moves by what that has been rounded to. So a first
@@ -146,8 +146,7 @@ unsafe fn sweep<R, const COEFFS: usize, const SLOTS: usize, const SUMS: usize>(
 where
     R: Rule<COEFFS, SLOTS, SUMS>,
 {
-    let most = if SUMS > 0 { pass::ALL } else { pass::UPDATE };
-    if plan.pass != most || !len.is_multiple_of(ROW) || matches!(token, Token::Scalar(_)) {
+    if plan.pass != pass::ALL || !len.is_multiple_of(ROW) || matches!(token, Token::Scalar(_)) {
         return None;
     }
     let is = |mode: &u8| {
@@ -164,7 +163,7 @@ where
     macro_rules! dispatch {
         ([$($decay:expr),+], $modes:tt) => { $(dispatch!(@ $decay, $modes);)+ };
         (@ $decay:expr, [$($mode:expr),+]) => { $(
-            if const { knows::<R, COEFFS, SLOTS, SUMS>(if SUMS > 0 { pass::ALL } else { pass::UPDATE }, $decay) }
+            if const { SUMS > 0 && knows::<R, COEFFS, SLOTS, SUMS>(pass::ALL, $decay) }
                 && plan.decay == $decay && $mode == mode
             {
                 let kernel = CodedKernel::<R, COEFFS, SLOTS, SUMS, { $decay }, { $mode }> {
@@ -277,18 +276,10 @@ where
         cell: Cell<f32, S, SLOTS>,
         sums: [S::f32s; SUMS],
     ) -> (Cell<f32, S, SLOTS>, [S::f32s; SUMS]) {
-        let coeffs = &coeffs.get();
-        match (SUMS > 0, Self::waits()) {
-            (true, true) => {
-                R::lane::<S, f32, DECAY, { pass::ADVANCE }>(lanes, coeffs, g, cell, sums)
-            }
-            (true, false) => R::lane::<S, f32, DECAY, { pass::ALL }>(lanes, coeffs, g, cell, sums),
-            (false, true) => R::lane::<S, f32, DECAY, { pass::STATE | pass::MOMENT }>(
-                lanes, coeffs, g, cell, sums,
-            ),
-            (false, false) => {
-                R::lane::<S, f32, DECAY, { pass::UPDATE }>(lanes, coeffs, g, cell, sums)
-            }
+        if Self::waits() {
+            R::lane::<S, f32, DECAY, { pass::ADVANCE }>(lanes, &coeffs.get(), g, cell, sums)
+        } else {
+            R::lane::<S, f32, DECAY, { pass::ALL }>(lanes, &coeffs.get(), g, cell, sums)
         }
     }
 }

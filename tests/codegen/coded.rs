@@ -2,7 +2,7 @@
 
 use crate::assembly::{Function, frames};
 use crate::checks::{Body, Machine};
-use crate::{dump, has};
+use crate::{adapts, dump, has};
 use dadapt::{Algorithm, Config, DType, Isa, Key, State};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -79,9 +79,10 @@ pub fn check(library: &Path, tools: &str, functions: &[Function], isas: &[Isa]) 
         }
     }
     for isa in isas {
-        for algorithm in Algorithm::ALL {
+        for algorithm in Algorithm::ALL.iter().filter(|algorithm| adapts(algorithm)) {
             let module = algorithm.name().trim_start_matches("experimental_");
-            // A mode that is another's twin, or that the algorithm does not have, is none of its own.
+            // A mode that is another's twin, or that the algorithm does not have, is none of its own; and
+            // plain algorithms have none.
             let takes = |state: State| Config::new(*algorithm).set(Key::State, state).is_ok();
             let required = [true, takes(State::Bf16), takes(State::Q8)];
             for (mode, _) in MODES.iter().zip(required).filter(|(_, required)| *required) {

@@ -201,6 +201,11 @@ fn check(library: &Path, tools: &str, isas: &[Isa]) -> Vec<String> {
     faults
 }
 
+/// Whether an algorithm estimates `d`.
+fn adapts(algorithm: &Algorithm) -> bool {
+    algorithm.options().iter().any(|(key, _)| *key == Key::D0)
+}
+
 fn has(isas: &[Isa], name: &str) -> bool {
     isas.iter().any(|isa| isa.name() == name)
 }
@@ -212,7 +217,6 @@ fn missing(isa: Isa, found: &BTreeSet<Kernel>) -> Vec<String> {
         let module = algorithm.name().trim_start_matches("experimental_");
         let rows = format!("{module}_rows");
         let modules = [Some(module), algorithm.rows_state_names().next().map(|_| rows.as_str())];
-        let adapts = algorithm.options().iter().any(|(key, _)| *key == Key::D0);
         for module in modules.into_iter().flatten() {
             // LLVM merges kernels that come out the same, as where decay makes no difference to a pass
             // that only writes state or only parameters.
@@ -226,7 +230,7 @@ fn missing(isa: Isa, found: &BTreeSet<Kernel>) -> Vec<String> {
             if !halves || !f64s.is_subset(&f32s) {
                 faults.push(format!("{isa} {module}: f32 has kernels {f32s:?}, f64 {f64s:?}"));
             }
-            for pass in [UPDATE, ALL].into_iter().take(if adapts { 2 } else { 1 }) {
+            for pass in [UPDATE, ALL].into_iter().take(if adapts(algorithm) { 2 } else { 1 }) {
                 if !f32s.contains(&(0, pass)) {
                     faults.push(format!("{isa} {module}: no loop over rows of pass {pass}"));
                 }
