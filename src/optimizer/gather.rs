@@ -1,8 +1,9 @@
 //! What a step is given: checked, and gathered by the estimate that it belongs to.
 
+use super::given::TensorStep;
 use super::overlap::{OverlapCheck, Span, What};
 use super::report::Movement;
-use super::tensor::{StateOwner, Tensor, TensorStep};
+use super::tensor::{StateOwner, Tensor};
 use super::{Optimizer, TensorId};
 use crate::algorithm::{Init, MAX_SLOTS};
 use crate::dtype::DType;

@@ -3,6 +3,7 @@
 mod config;
 mod estimator;
 mod gather;
+mod given;
 mod layout;
 mod memory;
 mod overlap;
@@ -15,12 +16,13 @@ mod step;
 mod tensor;
 
 pub use config::{Config, GroupId, NUM_THREADS_ENV};
+pub use given::{Index, RowIndex, TensorStep};
 pub use parts::StepInParts;
 pub use report::{Movement, StepReport, Sweeps};
 pub use resume::{EstimateState, TensorProgress};
 #[cfg(feature = "fault-injection")]
 pub use step::Fault;
-pub use tensor::{Index, MAX_STATE, RowIndex, StateOwner, TensorId, TensorStep};
+pub use tensor::{MAX_STATE, StateOwner, TensorId};
 
 use crate::algorithm::{Algorithm, Descriptor, Slot};
 use crate::dtype::Element;

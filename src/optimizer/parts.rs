@@ -1,9 +1,9 @@
 //! A step whose gradients come one tensor at a time, as a backward pass makes them.
 
 use super::gather::Unit;
+use super::given::TensorStep;
 use super::overlap::OverlapCheck;
 use super::report::{Movement, StepReport};
-use super::tensor::TensorStep;
 use super::{Optimizer, TensorId};
 use crate::algorithm::Init;
 use crate::engine::blocks::{Gradient, Job, Sums, merge, no_sums, rounded};

@@ -1,8 +1,9 @@
 //! Tables whose gradients are of single rows, as an embedding layer gives them.
 
 use super::gather::{Unit, check_arrays};
+use super::given::{Rows, TensorStep};
 use super::overlap::{OverlapCheck, Span, What};
-use super::tensor::{Rows, StateOwner, Tensor, TensorStep};
+use super::tensor::{StateOwner, Tensor};
 use super::{GroupId, Optimizer, TensorId};
 use crate::algorithm::{Descriptor, Scalars};
 use crate::dtype::DType;

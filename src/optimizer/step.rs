@@ -3,8 +3,8 @@
 use super::Optimizer;
 use super::estimator::Estimator;
 use super::gather::{Scratch, Unit};
+use super::given::TensorStep;
 use super::report::{Movement, StepReport, Sweeps};
-use super::tensor::TensorStep;
 use crate::algorithm::{Descriptor, MAX_SUMS, pass};
 use crate::dtype::DType;
 use crate::engine::blocks::{Job, Kernels, Machine, Sums, no_sums, rounded};
