@@ -106,8 +106,8 @@ macro_rules! element {
 
 element!(f32, F32, |x| x as f32, |x| x as f64);
 element!(f64, F64, |x| x, |x| x);
-element!(bf16, Bf16, |x| bf16::from_f32(to_odd(x)), bf16::to_f64);
-element!(f16, F16, |x| f16::from_f32(to_odd(x)), f16::to_f64);
+element!(bf16, Bf16, |x| bf16::from_f32_const(to_odd(x)), bf16::to_f64);
+element!(f16, F16, |x| f16::from_f32_const(to_odd(x)), f16::to_f64);
 
 /// Rounded to odd: what is lost stays visible in the last bit, so that rounding once more, to a shorter
 /// type, is as rounding once. (The `from_f64` of `half` rounds twice on some processors and not on
