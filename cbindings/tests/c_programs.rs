@@ -7,21 +7,26 @@ mod support;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use support::{
-    SYSTEM_LIBS, exported, golden_symbols, here, program, repository, run, scratch, tool,
+    SYSTEM_LIBS, exported, golden_symbols, here, program, repository, run, scratch, target_dir,
+    tool,
 };
 
-/// The folder with the libraries, built with the hook for faults, apart from what users build.
+/// The folder with the libraries, built with the hook for faults and kept apart from what users build.
 fn library() -> &'static Path {
     static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
     LIBRARY.get_or_init(|| {
-        let target = scratch("capi");
-        let cargo = ["build", "--lib", "--package", "dadapt-capi", "--profile", "test"];
+        // Where what they consist of has been compiled for other tests.
+        let (built, kept) = (target_dir(), scratch("capi"));
+        let cargo = ["build", "--locked", "--lib", "--package", "dadapt-capi", "--profile", "test"];
         run(tool("CARGO", "cargo")
             .args(cargo)
             .args(["--features", "fault-injection", "--target-dir"])
-            .arg(&target)
+            .arg(&built)
             .current_dir(repository()));
-        target.join("debug")
+        for name in ["libdadapt.a", "libdadapt.so"] {
+            std::fs::copy(built.join("debug").join(name), kept.join(name)).expect("a library");
+        }
+        kept
     })
 }
 
