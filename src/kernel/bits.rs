@@ -55,11 +55,30 @@ impl<S: Simd> Bits<S> {
     }
     #[inline(always)]
     pub(crate) fn min(self, a: S::u32s, b: u32) -> S::u32s {
-        self.0.min_u32s(a, self.splat(b))
+        self.min_of(a, self.splat(b))
     }
     #[inline(always)]
-    pub(crate) fn max(self, a: S::u32s, b: S::u32s) -> S::u32s {
+    pub(crate) fn max(self, a: S::u32s, b: u32) -> S::u32s {
+        self.max_of(a, self.splat(b))
+    }
+    #[inline(always)]
+    pub(crate) fn min_of(self, a: S::u32s, b: S::u32s) -> S::u32s {
+        self.0.min_u32s(a, b)
+    }
+    #[inline(always)]
+    pub(crate) fn max_of(self, a: S::u32s, b: S::u32s) -> S::u32s {
         self.0.max_u32s(a, b)
+    }
+    /// `x*by + shift`, of floats and a power of two, rounded once.
+    #[inline(always)]
+    pub(crate) fn scaled(self, x: S::u32s, by: f32, shift: f32) -> S::u32s {
+        let (x, splat) = (self.float(x), |x| self.0.splat_f32s(x));
+        if Self::LEN == 1 {
+            // The same where no processor's operation does it: only the sum is rounded.
+            let sum = self.0.add_f32s(x, splat(shift / by));
+            return self.of(self.0.mul_f32s(sum, splat(by)));
+        }
+        self.of(self.0.mul_add_f32s(x, splat(by), splat(shift)))
     }
     shift!(shl, wrapping_dyn_shl_u32s);
     shift!(shr, wrapping_dyn_shr_u32s);

@@ -10,7 +10,7 @@
 
 use self::eight_bits::{NOT_FINITE, Signed8, Unsigned8, exponent};
 use super::bits::Bits;
-use super::lanes::ROW;
+use super::lanes::{Lanes, ROW};
 use super::rounding::Noise;
 use crate::algorithm::Kept;
 use crate::dtype::DType;
@@ -36,40 +36,42 @@ pub(crate) struct Place {
 /// What the codes of a group of 8-bit state mean; counts for nothing of other types.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Scale {
-    /// The magnitude of the smallest normal number, or of the unsigned code 0 if it were none.
+    /// Magnitude, as bits, that codes are counted from.
     base: u32,
-    /// Bits that make a NaN of what is decoded, where the group is not finite.
-    not_finite: u32,
+    /// The value of an unsigned code 0, as bits.
+    zero: u32,
 }
 
 impl Scale {
-    pub(crate) const NONE: Scale = Scale { base: 0, not_finite: 0 };
+    pub(crate) const NONE: Scale = Scale { base: 0, zero: 0 };
+    /// Of a group that is not finite, whose codes are 0.
+    const NAN: Scale = Scale { base: INFINITE | QUIET, zero: INFINITE | QUIET };
 }
 
 /// How a value that the type cannot hold is rounded.
 #[derive(Clone, Copy)]
 pub(crate) enum Rounding<R> {
-    /// Up or down, by 16 bits of noise; the second register is 16 times the first and 8.
+    /// Up or down, by noise: of 16 bits, and of 20.
     Stochastic(R, R),
     /// To nearest, ties to even; bf16 and f16 only.
     Nearest,
 }
 
-/// How a register of a group is rounded, from element `at` of that on: by its noise, under an array's
-/// mask.
+/// How a register of a group is rounded, from element `at` of that half of it on: by its noise, under an
+/// array's mask.
 #[inline(always)]
 pub(crate) fn noise_at<S: Simd>(
     bits: Bits<S>,
     noise: &Noise,
-    at: usize,
+    (half, at): (usize, usize),
     mask: u32,
 ) -> Rounding<S::u32s> {
-    // SAFETY: groups and their halves are whole registers.
-    let words = unsafe { bits.load32(noise.as_ptr().wrapping_add(at % (GROUP / 2))) };
-    let noise = bits.and(bits.shr(words, (at / (GROUP / 2) * 16) as u32), 0xffff);
-    let upper = bits.or(bits.shl(noise, 4), bits.splat(8));
-    let (mask, upper_mask) = (bits.splat(mask), bits.splat(mask << 4));
-    Rounding::Stochastic(bits.xor(noise, mask), bits.xor(upper, upper_mask))
+    // SAFETY: halves of groups are whole registers.
+    let words = unsafe { bits.load32(noise.as_ptr().wrapping_add(at)) };
+    let short = bits.and(bits.shr(words, half as u32 * 16), 0xffff);
+    let long = bits.and(bits.shr(words, half as u32 * 12), 0xf_ffff);
+    let mask = |by| bits.splat(mask << by);
+    Rounding::Stochastic(bits.xor(short, mask(0)), bits.xor(long, mask(4)))
 }
 
 /// The kind of parameters and gradients, which are what they are.
@@ -146,69 +148,51 @@ impl Codec for Bf16 {
             Rounding::Stochastic(noise, _) => noise,
             Rounding::Nearest => bits.add(bits.and(bits.shr(x, 16), 1), bits.splat(0x7fff)),
         };
-        let is_nan = bits.is_less(bits.splat(INFINITE), bits.and(x, MAGNITUDE));
+        let is_number = bits.0.equal_f32s(bits.float(x), bits.float(x));
         let nan = bits.or(x, bits.splat(QUIET));
-        let rounded = bits.select(is_nan, nan, bits.add(x, below));
+        let rounded = bits.select(is_number, bits.add(x, below), nan);
         (bits.shr(rounded, 16), bits.float(bits.and(rounded, 0xffff_0000)))
     }
 }
 
 /// A floating-point type with a shorter exponent and fraction.
 ///
-/// `DROPPED` bits of an f32's fraction are left out. `normal` is the magnitude, as bits, of the
-/// smallest normal number; its exponent is counted as 1, and below it codes are equally spaced.
+/// `DROPPED` bits of an f32's fraction are left out. Codes are counted from `base`, as bits of an f32: from
+/// twice that on, each power of two has as many. Below it, where they are equally spaced, `(x + 2*base)/2`
+/// has them as if it were such a number; that is above x where x is small and nowhere else, so that a
+/// maximum takes it, and a minimum takes it back.
 #[derive(Clone, Copy)]
 struct Mini<const DROPPED: u32> {
-    normal: u32,
+    base: u32,
 }
 
 impl<const DROPPED: u32> Mini<DROPPED> {
-    const ONE: u32 = 1 << (FRACTION - DROPPED);
-
     /// A magnitude from its code.
     #[inline(always)]
     fn decode<S: Simd>(self, bits: Bits<S>, code: S::u32s) -> S::u32s {
-        self.magnitude(bits, bits.shl(code, DROPPED), bits.is_less(code, bits.splat(Self::ONE)))
+        self.magnitude(bits, bits.add(bits.shl(code, DROPPED), bits.splat(self.base)))
     }
 
-    /// A magnitude from how far it is from the base of its kind, small or not.
+    /// A magnitude from where it is counted.
     #[inline(always)]
-    fn magnitude<S: Simd>(self, bits: Bits<S>, steps: S::u32s, is_small: S::m32s) -> S::u32s {
-        let normal = bits.splat(self.normal);
-        let shifted = bits.add(steps, self.base(bits, is_small));
-        let small = bits.0.sub_f32s(bits.float(shifted), bits.float(normal));
-        bits.select(is_small, bits.of(small), shifted)
+    fn magnitude<S: Simd>(self, bits: Bits<S>, counted: S::u32s) -> S::u32s {
+        let twice = self.base.wrapping_add(1 << FRACTION);
+        bits.min_of(counted, bits.scaled(counted, 2.0, f32::from_bits(twice ^ SIGN)))
     }
 
+    /// Where a magnitude is counted, but for bits below those that count.
     #[inline(always)]
-    fn base<S: Simd>(self, bits: Bits<S>, is_small: S::m32s) -> S::u32s {
-        let one_less = bits.splat(self.normal.wrapping_sub(1 << FRACTION));
-        bits.select(is_small, bits.splat(self.normal), one_less)
-    }
-
-    /// How far a magnitude below infinity is from its base, with what is added below the last bit that is
-    /// kept, and whether it is small: beside the smallest normal number, places are equal, and what is
-    /// added is exact but for bits below those that `below` decides.
-    #[inline(always)]
-    fn steps<S: Simd>(
-        self,
-        bits: Bits<S>,
-        magnitude: S::u32s,
-        below: S::u32s,
-    ) -> (S::u32s, S::m32s) {
-        let normal = bits.splat(self.normal);
-        let is_small = bits.is_less(magnitude, normal);
-        let beyond = bits.of(bits.0.add_f32s(bits.float(magnitude), bits.float(normal)));
-        let shifted = bits.select(is_small, beyond, magnitude);
-        (bits.add(bits.sub(shifted, self.base(bits, is_small)), below), is_small)
+    fn counted<S: Simd>(self, bits: Bits<S>, magnitude: S::u32s) -> S::u32s {
+        let base = f32::from_bits(self.base);
+        bits.max_of(magnitude, bits.scaled(magnitude, 0.5, base))
     }
 }
 
 struct F16;
 
 impl F16 {
-    /// 2^-14.
-    const MINI: Mini<13> = Mini { normal: 113 << FRACTION };
+    /// 2^-15: the smallest normal number is 2^-14.
+    const MINI: Mini<13> = Mini { base: 112 << FRACTION };
     const INFINITY: u32 = 0x7c00;
 }
 
@@ -242,8 +226,8 @@ impl Codec for F16 {
         let magnitude = bits.and(x, MAGNITUDE);
         let in_range = match rounding {
             Rounding::Stochastic(noise, _) => {
-                let noise = bits.shr(noise, 3);
-                bits.shr(Self::MINI.steps(bits, magnitude, noise).0, 13)
+                let counted = bits.add(Self::MINI.counted(bits, magnitude), bits.shr(noise, 3));
+                bits.shr(bits.sub(counted, bits.splat(Self::MINI.base)), 13)
             }
             Rounding::Nearest => {
                 if let Some(codes) = bits.to_f16(bits.float(x)) {
@@ -256,7 +240,7 @@ impl Codec for F16 {
                 let half = bits.splat(0.5f32.to_bits());
                 let sum = bits.0.add_f32s(bits.float(magnitude), bits.float(half));
                 let small = bits.sub(bits.of(sum), half);
-                let is_small = bits.is_less(magnitude, bits.splat(Self::MINI.normal));
+                let is_small = bits.is_less(magnitude, bits.splat(113 << FRACTION));
                 bits.select(is_small, small, normal)
             }
         };
@@ -320,20 +304,39 @@ impl Format {
         self.dtype == DType::Q8
     }
 
-    /// The exponent of a group with this largest magnitude, as bits.
-    pub(crate) fn exponent(self, largest: u32) -> u8 {
-        exponent(largest, if self.unsigned { Unsigned8::LEAST } else { Signed8::LEAST })
+    /// Sets the exponent of a group whose largest magnitude, as bits, is that: what its codes will mean,
+    /// or nothing where a value is not finite. All are 0 then, whose code stands for NaN.
+    ///
+    /// # Safety
+    /// There are `len` values, and an exponent can be written.
+    #[inline(always)]
+    pub(crate) unsafe fn set_exponent(
+        self,
+        largest: u32,
+        (values, len): (*mut f32, usize),
+        to: *mut u8,
+    ) -> Option<Scale> {
+        let exponent =
+            exponent(largest, if self.unsigned { Unsigned8::LEAST } else { Signed8::LEAST });
+        // SAFETY: this function's own contract.
+        unsafe { to.write(exponent) };
+        if exponent == NOT_FINITE {
+            // SAFETY: this function's own contract; zeros are numbers.
+            unsafe { values.write_bytes(0, len) };
+            return None;
+        }
+        Some(self.scale(exponent))
     }
 
     /// What the codes of a group with this exponent mean.
     #[inline(always)]
     pub(crate) fn scale(self, exponent: u8) -> Scale {
-        let not_finite = if exponent == NOT_FINITE { INFINITE | QUIET } else { 0 };
-        // What stands there where the group is not finite does not count, but is the same everywhere.
-        let exponent = if exponent == NOT_FINITE { 0 } else { exponent };
+        if exponent == NOT_FINITE {
+            return Scale::NAN;
+        }
         let (least, below) =
-            if self.unsigned { (Unsigned8::LEAST, 31) } else { (Signed8::LEAST, 14) };
-        Scale { base: (u32::from(exponent.max(least)) - below) << FRACTION, not_finite }
+            if self.unsigned { (Unsigned8::LEAST, 31) } else { (Signed8::LEAST, 15) };
+        Scale { base: (u32::from(exponent.max(least)) - below) << FRACTION, zero: 0 }
     }
 
     /// The kind of array that has this format.
@@ -358,6 +361,7 @@ impl Format {
         match self.dtype {
             DType::Bf16 => Bf16::LARGEST,
             DType::F16 => F16::LARGEST,
+            DType::Q8 => Unsigned8::LARGEST,
             _ => f32::MAX,
         }
     }
@@ -365,8 +369,7 @@ impl Format {
     /// With the type's largest finite value in place of what is above it.
     #[inline(always)]
     pub(crate) fn saturated<S: Simd>(self, bits: Bits<S>, x: S::f32s) -> S::f32s {
-        let most = bits.0.splat_f32s(self.largest());
-        bits.0.select_f32s(bits.0.less_than_f32s(most, x), most, x)
+        Lanes::<S, f32>::new(bits.0).at_most(x, self.largest())
     }
 
     /// A register of values, from element `at` of an array of that kind on.

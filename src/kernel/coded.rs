@@ -18,7 +18,7 @@ use super::codec::{Format, GROUP, Place, Scale, elements, magnitudes, noise_at};
 use super::isa::Token;
 use super::lanes::{Lanes, ROW};
 use super::prefetch::{AHEAD, prefetch};
-use super::rounding::{Key, Noise, PARAMETER};
+use super::rounding::{HALF, Key, Noise, PARAMETER};
 use super::sums::{RUN, Wide, fold, widen};
 use super::sweep::{Aligned, Coeffs, GroupPlan, kept_coeffs, knows};
 use crate::algorithm::{
@@ -383,7 +383,10 @@ where
                                 x = format.saturated(bits, x);
                             }
                             if Self::rounds(slot) && format.is_grouped() {
-                                largest[slot] = bits.max(largest[slot], magnitudes(bits, x));
+                                // Those without a sign, or NaN, are their magnitudes.
+                                let size =
+                                    if format.unsigned { bits.of(x) } else { magnitudes(bits, x) };
+                                largest[slot] = bits.max_of(largest[slot], size);
                             }
                             lanes.store(computed[slot].wrapping_add(at), x);
                         }
@@ -393,48 +396,64 @@ where
 
             if Self::rounds_any() {
                 key.fill(noise);
-                let mut masks = [0; SLOTS];
+                let (mut masks, mut not_finite) = ([0; SLOTS], false);
                 for slot in (0..SLOTS).filter(|slot| Self::rounds(*slot)) {
                     masks[slot] = key.mask(slot);
                     let format = Self::format(slot);
                     if format.is_grouped() {
                         let largest = elements(bits, largest[slot]).into_iter().fold(0, u32::max);
-                        let exponent = format.exponent(largest);
+                        let (all, to) = ((computed[slot], len), place(slot).exponents);
                         // SAFETY: as above: each group has an exponent.
-                        unsafe { *place(slot).exponents = exponent };
-                        scales[slot] = format.scale(exponent);
+                        let scale = unsafe { format.set_exponent(largest, all, to) };
+                        not_finite |= scale.is_none() && R::STATE[slot].is_read(pass::MOVE);
+                        scales[slot] = scale.unwrap_or(Scale::NONE);
                     }
                 }
-                for at in (0..len).step_by(Lanes::<S, f32>::LEN) {
-                    // SAFETY: as above.
-                    unsafe {
-                        let mut state = [zero; SLOTS];
-                        for slot in 0..SLOTS {
-                            let needed = Self::waits() && R::STATE[slot].is_read(pass::MOVE);
-                            if !Self::rounds(slot) && !needed {
-                                continue;
+                // Each half apart, whose noise is where that in its words is.
+                for half in (0..len).step_by(HALF) {
+                    for at in (half..len.min(half + HALF)).step_by(Lanes::<S, f32>::LEN) {
+                        let in_half = (half / HALF, at - half);
+                        // SAFETY: as above.
+                        unsafe {
+                            let mut state = [zero; SLOTS];
+                            for slot in 0..SLOTS {
+                                let needed = Self::waits() && R::STATE[slot].is_read(pass::MOVE);
+                                if !Self::rounds(slot) && !needed {
+                                    continue;
+                                }
+                                state[slot] = lanes.load(computed[slot].wrapping_add(at));
+                                if Self::rounds(slot) {
+                                    let (format, kind) = (Self::format(slot), R::STATE[slot].kept);
+                                    let how =
+                                        (scales[slot], noise_at(bits, noise, in_half, masks[slot]));
+                                    state[slot] = format.store(
+                                        bits,
+                                        kind,
+                                        (codes[slot], at),
+                                        state[slot],
+                                        how,
+                                    );
+                                }
                             }
-                            state[slot] = lanes.load(computed[slot].wrapping_add(at));
-                            if Self::rounds(slot) {
-                                let (format, kind) = (Self::format(slot), R::STATE[slot].kept);
-                                let how = (scales[slot], noise_at(bits, noise, at, masks[slot]));
-                                state[slot] =
-                                    format.store(bits, kind, (codes[slot], at), state[slot], how);
+                            if Self::waits() {
+                                let x = lanes.load(p.wrapping_add(at));
+                                let gradient = lanes.load(g.wrapping_add(at));
+                                let ((x, _), _) = R::lane::<S, f32, DECAY, { pass::MOVE }>(
+                                    lanes,
+                                    &coeffs.get(),
+                                    gradient,
+                                    (x, state),
+                                    [zero; SUMS],
+                                );
+                                lanes.store(p.wrapping_add(at), x);
                             }
-                        }
-                        if Self::waits() {
-                            let x = lanes.load(p.wrapping_add(at));
-                            let gradient = lanes.load(g.wrapping_add(at));
-                            let ((x, _), _) = R::lane::<S, f32, DECAY, { pass::MOVE }>(
-                                lanes,
-                                &coeffs.get(),
-                                gradient,
-                                (x, state),
-                                [zero; SUMS],
-                            );
-                            lanes.store(p.wrapping_add(at), x);
                         }
                     }
+                }
+                if Self::waits() && not_finite {
+                    // By state that says NaN of all.
+                    // SAFETY: as above.
+                    unsafe { slice::from_raw_parts_mut(p, len) }.fill(f32::NAN);
                 }
             }
             let noise = (step, first + start / GROUP, PARAMETER);

@@ -15,6 +15,7 @@ pub(crate) trait LaneElement: Element {
     const FLUSH: Self;
     const ZERO: Self;
     const ONE: Self;
+    const MAX: Self;
 
     fn plus(a: Self, b: Self) -> Self;
     fn splat<S: Simd>(simd: S, x: Self) -> Self::Reg<S>;
@@ -33,18 +34,19 @@ pub(crate) trait LaneElement: Element {
         c: Self::Reg<S>,
     ) -> Self::Reg<S>;
     fn sign<S: Simd>(simd: S, a: Self::Reg<S>) -> Self::Reg<S>;
-    fn saturate<S: Simd>(simd: S, a: Self::Reg<S>) -> Self::Reg<S>;
+    fn at_most<S: Simd>(simd: S, a: Self::Reg<S>, most: Self::Reg<S>) -> Self::Reg<S>;
 }
 
 macro_rules! lane_element {
     ($ty:ident, $reg:ident, $splat:ident, $add:ident, $sub:ident, $mul:ident, $div:ident,
      $sqrt:ident, $abs:ident, $mul_add:ident, $negate_mul_add:ident, $less_than:ident,
-     $select:ident, $and:ident, $or:ident) => {
+     $min:ident, $select:ident, $and:ident, $or:ident) => {
         impl LaneElement for $ty {
             type Reg<S: Simd> = S::$reg;
             const FLUSH: Self = 1.5 * (2.0 * <$ty>::MIN_POSITIVE / <$ty>::EPSILON);
             const ZERO: Self = 0.0;
             const ONE: Self = 1.0;
+            const MAX: Self = <$ty>::MAX;
 
             #[inline(always)]
             fn plus(a: Self, b: Self) -> Self {
@@ -95,10 +97,12 @@ macro_rules! lane_element {
                 simd.$select(simd.$less_than(zero, simd.$abs(a)), signed_one, a)
             }
             #[inline(always)]
-            fn saturate<S: Simd>(simd: S, a: S::$reg) -> S::$reg {
-                let most = simd.$splat(<$ty>::MAX);
-                // Not a minimum, whose NaNs differ between instruction sets.
-                simd.$select(simd.$less_than(most, a), most, a)
+            fn at_most<S: Simd>(simd: S, a: S::$reg, most: S::$reg) -> S::$reg {
+                if size_of::<S::$reg>() == size_of::<$ty>() {
+                    // Not a number's own minimum, which is never NaN.
+                    return simd.$select(simd.$less_than(most, a), most, a);
+                }
+                simd.$min(most, a)
             }
         }
     };
@@ -117,6 +121,7 @@ lane_element!(
     mul_add_f32s,
     negate_mul_add_f32s,
     less_than_f32s,
+    min_f32s,
     select_f32s,
     and_f32s,
     or_f32s
@@ -134,6 +139,7 @@ lane_element!(
     mul_add_f64s,
     negate_mul_add_f64s,
     less_than_f64s,
+    min_f64s,
     select_f64s,
     and_f64s,
     or_f64s
@@ -201,7 +207,13 @@ impl<S: Simd, E: LaneElement> Lanes<S, E> {
     /// The largest finite number in place of infinity.
     #[inline(always)]
     pub(crate) fn saturate(self, a: E::Reg<S>) -> E::Reg<S> {
-        E::saturate(self.0, a)
+        self.at_most(a, E::MAX)
+    }
+    /// That in place of what is above it. NaN stays NaN, since it comes second: of two operands x86
+    /// takes the second where one is NaN, and NEON the one that is.
+    #[inline(always)]
+    pub(crate) fn at_most(self, a: E::Reg<S>, most: E) -> E::Reg<S> {
+        E::at_most(self.0, a, self.splat(most))
     }
     /// `beta*x + a*g`: how state decays, without ever becoming subnormal.
     ///

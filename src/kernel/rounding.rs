@@ -10,11 +10,16 @@ use crate::algorithm::MAX_SLOTS;
 /// What a parameter's noise is numbered by; that of state is by slot.
 pub(crate) const PARAMETER: usize = MAX_SLOTS;
 
-/// 16 random bits for each element of a group: a word for two, half a group apart.
+/// Half of a group.
+pub(crate) const HALF: usize = GROUP / 2;
+
+/// 32 random bits for two elements, half a group apart. In 16-bit types each has half of them. In 8-bit
+/// ones one has the lower 20 and the other the upper 20: of the 8 that they share, those that count
+/// most for one count least for the other.
 ///
-/// The arrays of a block share them, each with a mask of its own: as masks are random too, what two
-/// arrays get for an element is independent.
-pub(crate) type Noise = [u32; GROUP / 2];
+/// The arrays of a block share them, all but the first with a mask of its own for the upper 16 bits that
+/// an element has: as masks are random too, what two arrays get for an element is independent.
+pub(crate) type Noise = [u32; HALF];
 
 /// One round of splitmix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators,
 /// 2014).
@@ -42,6 +47,9 @@ impl Key {
     /// The mask of an array of that number.
     #[inline(always)]
     pub(crate) fn mask(self, array: usize) -> u32 {
+        if array == 0 {
+            return 0;
+        }
         let four = mix(self.0 ^ (array / 4 + 1) as u64);
         (four >> (16 * (array % 4))) as u32 & 0xffff
     }

@@ -7,7 +7,7 @@ use super::*;
 use crate::kernel::isa::Token;
 use crate::kernel::lanes::ROW;
 use crate::kernel::prefetch::{AHEAD, prefetch_first};
-use crate::kernel::rounding::Key;
+use crate::kernel::rounding::{HALF, Key};
 use pulp::WithSimd;
 
 /// The noise of stochastic rounding: a number for seed, step and tensor, the number of the first group,
@@ -146,18 +146,22 @@ impl Encode<'_> {
         let Encode { format, values, to, noise: (step, first, array), saturates } = self;
         let mut noise = [0; GROUP / 2];
         for (group, values) in values.chunks_mut(GROUP).enumerate() {
-            let (mut largest, mut scale) = (0, Scale::NONE);
+            let mut largest = 0;
             for value in &mut *values {
                 if saturates && *value > C::LARGEST {
                     *value = C::LARGEST;
                 }
+                if format.unsigned {
+                    *value = value.abs();
+                }
                 largest = largest.max(value.to_bits() & MAGNITUDE);
             }
+            let mut scale = Some(Scale::NONE);
             if format.is_grouped() {
-                let exponent = format.exponent(largest);
+                let all = (values.as_mut_ptr(), values.len());
+                let exponent = to.exponents.wrapping_add(group);
                 // SAFETY: this function's own contract: each group has an exponent.
-                unsafe { to.exponents.add(group).write(exponent) };
-                scale = format.scale(exponent);
+                scale = unsafe { format.set_exponent(largest, all, exponent) };
             }
             let key = Key::new(step, first + group);
             key.fill(&mut noise);
@@ -167,11 +171,14 @@ impl Encode<'_> {
             unsafe {
                 for_registers!(<S, C>, values, codes, |at, values, codes| {
                     let x = bits.load32(values.cast());
-                    let rounding = noise_at(bits, &noise, at, mask);
-                    let (code, kept) = C::encode(bits, x, scale, rounding);
+                    let rounding = noise_at(bits, &noise, (at / HALF, at % HALF), mask);
+                    let (code, kept) = C::encode(bits, x, scale.unwrap_or(Scale::NONE), rounding);
                     C::store(bits, codes, 0, code);
                     bits.store32(values.cast(), bits.of(kept));
                 });
+            }
+            if scale.is_none() {
+                values.fill(f32::NAN);
             }
         }
     }
@@ -202,7 +209,7 @@ impl Round<'_> {
                 for_registers!(<S, C>, values, to, |at, values, codes| {
                     let x = bits.load32(values.cast());
                     let rounding = match self.noise {
-                        Some(_) => noise_at(bits, &noise, at, mask),
+                        Some(_) => noise_at(bits, &noise, (at / HALF, at % HALF), mask),
                         None => Rounding::Nearest,
                     };
                     let (code, kept) = C::encode(bits, x, Scale::NONE, rounding);

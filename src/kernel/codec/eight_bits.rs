@@ -2,15 +2,13 @@
 
 use super::*;
 
-/// An exponent that says that a group holds a NaN or an infinity: all of it decodes as NaN.
+/// An exponent that says that a group holds a NaN or an infinity, or what would be rounded to one.
 pub(super) const NOT_FINITE: u8 = 255;
 
 /// The exponent of a group: what is rounded up from its largest value must have a code too.
+#[inline(always)]
 pub(super) fn exponent(largest: u32, least: u8) -> u8 {
-    if largest >= INFINITE {
-        return NOT_FINITE;
-    }
-    (((largest + (1 << 20)) >> FRACTION) as u8).clamp(least, 254)
+    (((largest.min(INFINITE) + (1 << 20)) >> FRACTION) as u8).max(least)
 }
 
 /// What is added below the 3 bits of fraction that are kept.
@@ -35,10 +33,9 @@ impl Codec for Signed8 {
 
     #[inline(always)]
     fn decode<S: Simd>(bits: Bits<S>, code: S::u32s, scale: Scale) -> S::f32s {
-        let mini = Mini::<20> { normal: scale.base };
-        let magnitude = mini.decode(bits, bits.and(code, 0x7f));
+        let magnitude = Mini::<20> { base: scale.base }.decode(bits, bits.and(code, 0x7f));
         let sign = bits.and(bits.shl(code, 24), SIGN);
-        bits.float(bits.or(bits.or(magnitude, sign), bits.splat(scale.not_finite)))
+        bits.float(bits.or(magnitude, sign))
     }
     #[inline(always)]
     fn encode<S: Simd>(
@@ -47,13 +44,12 @@ impl Codec for Signed8 {
         scale: Scale,
         rounding: Rounding<S::u32s>,
     ) -> (S::u32s, S::f32s) {
-        let (mini, below) = (Mini::<20> { normal: scale.base }, below_three(bits, rounding));
-        let (steps, is_small) = mini.steps(bits, bits.and(x, MAGNITUDE), below);
-        let steps = bits.min(steps, 0x07ff_ffff);
-        let code = bits.or(bits.shr(steps, 20), bits.and(bits.shr(x, 24), 0x80));
-        let magnitude = mini.magnitude(bits, bits.and(steps, 0xfff0_0000), is_small);
-        let not_finite = bits.splat(scale.not_finite);
-        (code, bits.float(bits.or(bits.or(magnitude, bits.and(x, SIGN)), not_finite)))
+        let (mini, below) = (Mini::<20> { base: scale.base }, below_three(bits, rounding));
+        let counted = bits.add(mini.counted(bits, bits.and(x, MAGNITUDE)), below);
+        let code = bits.shr(bits.sub(counted, bits.splat(mini.base)), 20);
+        let code = bits.or(code, bits.and(bits.shr(x, 24), 0x80));
+        let magnitude = mini.magnitude(bits, bits.and(counted, 0xfff0_0000));
+        (code, bits.float(bits.or(magnitude, bits.and(x, SIGN))))
     }
 }
 
@@ -67,14 +63,15 @@ impl Unsigned8 {
 }
 
 impl Codec for Unsigned8 {
+    /// The largest that is not rounded up to infinity.
+    const LARGEST: f32 = f32::from_bits(0x7f6f_ffff);
     codes!(u8, load8, store8);
 
     #[inline(always)]
     fn decode<S: Simd>(bits: Bits<S>, code: S::u32s, scale: Scale) -> S::f32s {
         let value = bits.add(bits.shl(code, 20), bits.splat(scale.base));
         let is_zero = bits.is_equal(code, bits.splat(0));
-        let value = bits.select(is_zero, bits.splat(0), value);
-        bits.float(bits.or(value, bits.splat(scale.not_finite)))
+        bits.float(bits.select(is_zero, bits.splat(scale.zero), value))
     }
     #[inline(always)]
     fn encode<S: Simd>(
@@ -83,13 +80,12 @@ impl Codec for Unsigned8 {
         scale: Scale,
         rounding: Rounding<S::u32s>,
     ) -> (S::u32s, S::f32s) {
-        let (magnitude, below) = (bits.and(x, MAGNITUDE), below_three(bits, rounding));
-        let is_zero = bits.is_equal(magnitude, bits.splat(0));
-        let above = bits.max(magnitude, bits.splat(scale.base.wrapping_add(1 << 20)));
         let (base, zero) = (bits.splat(scale.base), bits.splat(0));
-        let steps = bits.min(bits.add(bits.sub(above, base), below), 0x0fff_ffff);
-        let value = bits.select(is_zero, zero, bits.add(bits.and(steps, 0xfff0_0000), base));
-        let value = bits.or(value, bits.splat(scale.not_finite));
-        (bits.select(is_zero, zero, bits.shr(steps, 20)), bits.float(value))
+        let is_zero = bits.is_equal(x, zero);
+        let least = bits.max(x, scale.base.wrapping_add(1 << 20));
+        let counted = bits.add(least, below_three(bits, rounding));
+        let code = bits.shr(bits.sub(counted, base), 20);
+        let value = bits.select(is_zero, zero, bits.and(counted, 0xfff0_0000));
+        (bits.select(is_zero, zero, code), bits.float(value))
     }
 }
