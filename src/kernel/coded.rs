@@ -189,10 +189,10 @@ type Values = [f32; GROUP + 16];
 
 /// What a group needs while it is computed.
 #[repr(align(64))]
-struct Scratch {
+struct Scratch<const SLOTS: usize> {
     p: Values,
     g: Values,
-    state: [Values; MAX_SLOTS],
+    state: [Values; SLOTS],
     noise: Noise,
 }
 
@@ -303,7 +303,7 @@ where
         let Coded { p: p_kept, copy, g: g_kept, state: kept, noise: (step, first), .. } =
             *self.arrays;
 
-        let mut scratch = MaybeUninit::<Scratch>::zeroed();
+        let mut scratch = MaybeUninit::<Scratch<SLOTS>>::zeroed();
         // SAFETY: zeros are numbers.
         let Scratch { p: p_values, g: g_values, state: values, noise } =
             unsafe { scratch.assume_init_mut() };
