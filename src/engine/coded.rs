@@ -5,7 +5,7 @@ use super::slices::Slice;
 use crate::algorithm::{Init, MAX_SLOTS, MAX_SUMS, Role, pass};
 use crate::dtype::DType;
 use crate::kernel::codec::{Format, GROUP, Place};
-use crate::kernel::coded::{Coded, Kept, adopt};
+use crate::kernel::kept::{Coded, Kept, adopt};
 use crate::kernel::rounding::PARAMETER;
 use crate::kernel::sweep::{GroupPlan, Streams, ZEROS};
 use std::mem::MaybeUninit;

@@ -14,68 +14,20 @@
 #![allow(clippy::needless_range_loop)]
 
 use super::bits::Bits;
-use super::codec::{Format, GROUP, Place, Scale, elements, magnitudes, noise_at};
+use super::codec::{Format, GROUP, Scale, elements, magnitudes, noise_at};
 use super::isa::Token;
+use super::kept::{Coded, adopt, decoded};
 use super::lanes::{Lanes, ROW};
 use super::prefetch::{AHEAD, prefetch};
 use super::rounding::{HALF, Key, Noise, PARAMETER};
 use super::sums::{RUN, Wide, fold, widen};
 use super::sweep::{Aligned, Coeffs, GroupPlan, kept_coeffs, knows};
-use crate::algorithm::{
-    self, Algorithm, Cell, MAX_SLOTS, MAX_SUMS, Role, Rule, Visitor, decay, pass,
-};
+use crate::algorithm::{self, Algorithm, Cell, MAX_SUMS, Role, Rule, Visitor, decay, pass};
 use crate::dtype::DType;
 use pulp::{Simd, WithSimd};
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::{ptr, slice};
-
-/// Where and how an array of a block is kept.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Kept {
-    pub(crate) place: Place,
-    pub(crate) format: Format,
-}
-
-impl Kept {
-    /// An array of f32.
-    pub(crate) fn plain(array: *mut u8) -> Self {
-        Kept {
-            place: Place { codes: array, exponents: array },
-            format: Format::new(DType::F32, false),
-        }
-    }
-
-    #[inline(always)]
-    pub(crate) fn is_plain(&self) -> bool {
-        self.format.dtype == DType::F32
-    }
-
-    /// Where a group starts.
-    #[inline(always)]
-    fn place(&self, at: usize) -> Place {
-        Place {
-            codes: self.place.codes.wrapping_add(at * self.format.dtype.size()),
-            exponents: self.place.exponents.wrapping_add(at / GROUP),
-        }
-    }
-}
-
-/// A block's arrays. State beyond the algorithm's counts for nothing, and so does what the pass does
-/// not read.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Coded {
-    /// The master copy where there is one.
-    pub(crate) p: Kept,
-    /// The parameter that follows its master copy, and whether that has been set by now.
-    pub(crate) copy: Option<(Kept, bool)>,
-    pub(crate) g: Kept,
-    pub(crate) state: [Kept; MAX_SLOTS],
-    /// Whether the parameter moves by state as it is kept.
-    pub(crate) moves_by_kept: bool,
-    /// Of the noise: a number for seed, step and tensor, and the number of the block's first group.
-    pub(crate) noise: (u64, usize),
-}
 
 /// Sweeps one block: its sums, unweighted, and how many parameters have become infinite by being
 /// rounded. `None` where there is no kernel, and nothing has been done.
@@ -194,24 +146,6 @@ struct Scratch<const SLOTS: usize> {
     g: Values,
     state: [Values; SLOTS],
     noise: Noise,
-}
-
-/// Brings the master copy of `len` elements from `at` on up to date, where there is one.
-///
-/// # Safety
-/// As [`CodedFn`].
-pub(crate) unsafe fn adopt(token: Token, arrays: &Coded, at: usize, len: usize) {
-    let Some((copy, is_set)) = arrays.copy else { return };
-    let (format, from) = (copy.format, copy.place(at));
-    // SAFETY: this function's own contract; a master copy is of f32.
-    unsafe {
-        let master = slice::from_raw_parts_mut(arrays.p.place(at).codes.cast(), len);
-        if is_set {
-            format.adopt_all(token, master, from.codes);
-        } else {
-            format.decode_all(token, from, master);
-        }
-    }
 }
 
 /// A block of one algorithm, kind of decay and mode, yet to meet an instruction set.
@@ -488,19 +422,4 @@ where
         }
         (sums, lost)
     }
-}
-
-/// Where a group's values are: the array itself, or what has room for them.
-///
-/// # Safety
-/// As [`CodedFn`].
-#[inline(always)]
-unsafe fn decoded(token: Token, kept: &Kept, start: usize, values: &mut [f32]) -> *mut f32 {
-    let place = kept.place(start);
-    if kept.is_plain() {
-        return place.codes.cast();
-    }
-    // SAFETY: this function's own contract.
-    unsafe { kept.format.decode_all(token, place, values) };
-    values.as_mut_ptr()
 }

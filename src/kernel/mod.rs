@@ -7,6 +7,7 @@ pub(crate) mod codec;
 pub(crate) mod coded;
 pub(crate) mod fp_env;
 pub(crate) mod isa;
+pub(crate) mod kept;
 pub(crate) mod lanes;
 pub(crate) mod prefetch;
 pub(crate) mod rounding;

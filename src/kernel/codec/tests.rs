@@ -64,7 +64,7 @@ impl WithSimd for Encode<'_> {
                             let at = (at + lane) % GROUP;
                             let shift = if at < GROUP / 2 { 0 } else { 32 - bits };
                             let word = noise[group][at % (GROUP / 2)];
-                            (word >> shift) % (1 << bits) ^ mask << (bits - 16)
+                            ((word >> shift) % (1 << bits)) ^ (mask << (bits - 16))
                         }
                         How::Nearest => 0,
                     })
