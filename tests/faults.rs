@@ -5,7 +5,7 @@ use dadapt::{
 };
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-const LEN: usize = 70_000;
+const LEN: usize = 140_000;
 
 fn optimizer(algorithm: Algorithm, threads: u32) -> (Optimizer, TensorId) {
     let mut config = Config::new(algorithm);

@@ -30,8 +30,7 @@ const D0: f64 = 1e-6;
 ///
 /// `d` is within 5 % of f32's on the same gradients: what state alone does. Where a mode makes its own
 /// gradients, paths part, and `d` stops its growth a few steps of 2 % earlier or later: by up to 10 %,
-/// as it does when only the first weights are rounded (`master`), and by up to 5 % in bf16 and
-/// compact state with these seeds.
+/// as it does when nothing but the first weights is rounded (`master`; 9.4 % in 50 seeds).
 #[test]
 fn shorter_types_train_as_f32_does() {
     let names = ["f32", "compact", "bf16", "q8", "master", "rounded", "least"];
@@ -72,8 +71,7 @@ fn shorter_types_train_as_f32_does() {
                 mode.name, run.train_loss, run.test_accuracy
             );
             assert!(same_gradients <= 0.05, "{}, seed {seed}: {same_gradients}", mode.name);
-            let most = if matches!(mode.name.as_str(), "bf16" | "compact") { 0.05 } else { 0.10 };
-            assert!(own <= most, "{}, seed {seed}: {own}", mode.name);
+            assert!(own <= 0.10, "{}, seed {seed}: {own}", mode.name);
         }
     }
     for (name, accuracy_of) in names.iter().zip(accuracy) {

@@ -1,6 +1,7 @@
 //! Blocks of many tensors over threads, and sums that no order of them can change.
 
 pub(crate) mod blocks;
+mod call;
 pub(crate) mod coded;
 pub(crate) mod exact_sum;
 pub(crate) mod parallel;

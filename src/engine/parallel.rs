@@ -1,13 +1,13 @@
 //! Work over threads: the calling thread takes part, and small work stays on it.
 
+use super::call::Call;
 use crate::error::Error;
-use crate::kernel::fp_env::FpEnv;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// Below this many elements waking threads costs more than it saves.
-const MIN_PARALLEL_LEN: usize = 1 << 16;
+const MIN_PARALLEL_LEN: usize = 1 << 17;
 /// Pieces a thread: enough that one that is late does not keep the others waiting.
 const PIECES_PER_THREAD: usize = 8;
 /// Blocks of the smallest piece.
@@ -98,28 +98,8 @@ pub(crate) fn for_each_piece(
     let size = (blocks / (workers * PIECES_PER_THREAD)).max(MIN_PIECE);
     let homes: Vec<Home> =
         (0..workers).map(|i| Home::new(blocks * i / workers, blocks * (i + 1) / workers)).collect();
-    let (homes, work) = (&homes[..], &work);
-    let takes_part = move |preferred: usize| work(Pieces::new(homes, size, preferred));
-    match crew.pool {
-        None => rayon::in_place_scope(|scope| share(scope, crew.helpers, takes_part)),
-        Some(pool) => pool.in_place_scope(|scope| share(scope, crew.helpers, takes_part)),
-    }
-}
-
-/// Runs `work` on so many threads of the scope's pool and on this one, each with the home that it
-/// would like.
-fn share<'scope>(
-    scope: &rayon::Scope<'scope>,
-    helpers: usize,
-    work: impl Fn(usize) + Copy + Send + 'scope,
-) {
-    for _ in 0..helpers {
-        scope.spawn(move |_| {
-            let _env = FpEnv::set_default();
-            work(rayon::current_thread_index().map_or(0, |index| index + 1));
-        });
-    }
-    work(rayon::current_thread_index().map_or(0, |index| index + 1));
+    let index = || rayon::current_thread_index().map_or(0, |index| index + 1);
+    Call::run(crew.pool, crew.helpers, &|| work(Pieces::new(&homes, size, index())));
 }
 
 /// The threads that a step gets beside its own.

@@ -148,6 +148,19 @@ struct Scratch<const SLOTS: usize> {
     noise: Noise,
 }
 
+/// A group's arrays, while it is computed.
+struct Group<const SLOTS: usize> {
+    start: usize,
+    len: usize,
+    key: Key,
+    p: *mut f32,
+    g: *mut f32,
+    /// State as it is computed, before it is rounded.
+    computed: [*mut f32; SLOTS],
+    codes: [*mut u8; SLOTS],
+    scales: [Scale; SLOTS],
+}
+
 /// A block of one algorithm, kind of decay and mode, yet to meet an instruction set.
 struct CodedKernel<
     'a,
@@ -203,7 +216,7 @@ where
 
     /// The lane function, with the parameter or without it.
     #[inline(always)]
-    fn compute<S: Simd>(
+    fn lane<S: Simd>(
         lanes: Lanes<S, f32>,
         coeffs: &Coeffs<S::f32s, COEFFS>,
         g: S::f32s,
@@ -214,6 +227,207 @@ where
             R::lane::<S, f32, DECAY, { pass::ADVANCE }>(lanes, &coeffs.get(), g, cell, sums)
         } else {
             R::lane::<S, f32, DECAY, { pass::ALL }>(lanes, &coeffs.get(), g, cell, sums)
+        }
+    }
+
+    /// The group from an element on, decoded where the loops are not to.
+    ///
+    /// # Safety
+    /// As [`CodedFn`], of the block's arrays; of all that follows too.
+    #[inline(always)]
+    unsafe fn open(&self, start: usize, scratch: &mut Scratch<SLOTS>) -> Group<SLOTS> {
+        let Coded { p, g, state: kept, noise: (step, first), .. } = self.arrays;
+        let len = GROUP.min(self.len - start);
+        let mut computed = [ptr::null_mut::<f32>(); SLOTS];
+        let mut codes = [ptr::null_mut::<u8>(); SLOTS];
+        let mut scales = [Scale::NONE; SLOTS];
+        // SAFETY: this function's own contract: each group has an exponent.
+        unsafe {
+            adopt(self.token, self.arrays, start, len);
+            let p = decoded(self.token, p, start, &mut scratch.p[..len]);
+            let g = decoded(self.token, g, start, &mut scratch.g[..len]);
+            for slot in 0..SLOTS {
+                let (values, place) = (&mut scratch.state[slot][..len], kept[slot].place(start));
+                computed[slot] = values.as_mut_ptr();
+                codes[slot] = place.codes;
+                if Self::is_exact(slot) {
+                    computed[slot] = decoded(self.token, &kept[slot], start, values);
+                } else if Self::format(slot).is_grouped() {
+                    scales[slot] = Self::format(slot).scale(*place.exponents);
+                } else if Self::format(slot).dtype == DType::F32 {
+                    computed[slot] = place.codes.cast();
+                }
+            }
+            let key = Key::new(*step, first + start / GROUP);
+            Group { start, len, key, p, g, computed, codes, scales }
+        }
+    }
+
+    /// The first loop: computes, adds to the sums, and finds the largest magnitudes of 8-bit state.
+    ///
+    /// # Safety
+    /// As [`open`](Self::open).
+    #[inline(always)]
+    unsafe fn compute<S: Simd>(
+        lanes: Lanes<S, f32>,
+        bits: Bits<S>,
+        coeffs: &Coeffs<S::f32s, COEFFS>,
+        group: &Group<SLOTS>,
+        run: &mut [[S::f32s; ROW]; SUMS],
+    ) -> [S::u32s; SLOTS] {
+        let Group { len, p, g, computed, codes, scales, .. } = *group;
+        let mut largest = [bits.splat(0); SLOTS];
+        for row in (0..len).step_by(ROW) {
+            prefetch(p.wrapping_add(row + AHEAD).cast());
+            prefetch(g.wrapping_add(row + AHEAD).cast());
+            for slot in 0..SLOTS {
+                let exact = Self::is_exact(slot);
+                let size = if exact { 4 } else { Self::format(slot).dtype.size() };
+                prefetch(codes[slot].wrapping_add((row + AHEAD) * size));
+            }
+            for register in 0..Lanes::<S, f32>::PER_ROW {
+                let at = row + register * Lanes::<S, f32>::LEN;
+                // SAFETY: this function's own contract.
+                unsafe {
+                    let x = lanes.load(p.wrapping_add(at));
+                    let mut state = [x; SLOTS];
+                    for slot in 0..SLOTS {
+                        state[slot] = if Self::rounds(slot) {
+                            let (format, kind) = (Self::format(slot), R::STATE[slot].kept);
+                            format.load(bits, kind, (codes[slot], at), scales[slot])
+                        } else {
+                            lanes.load(computed[slot].wrapping_add(at))
+                        };
+                    }
+                    let mut sums = [x; SUMS];
+                    for sum in 0..SUMS {
+                        sums[sum] = run[sum][register];
+                    }
+                    let gradient = lanes.load(g.wrapping_add(at));
+                    let ((x, state), sums) = Self::lane(lanes, coeffs, gradient, (x, state), sums);
+                    for sum in 0..SUMS {
+                        run[sum][register] = sums[sum];
+                    }
+                    if !Self::waits() {
+                        lanes.store(p.wrapping_add(at), x);
+                    }
+                    for slot in (0..SLOTS).filter(|slot| R::STATE[*slot].is_written(pass::ALL)) {
+                        let (format, mut x) = (Self::format(slot), state[slot]);
+                        if Self::rounds(slot) && format.saturates(R::STATE[slot].saturates) {
+                            x = format.saturated(bits, x);
+                        }
+                        if Self::rounds(slot) && format.is_grouped() {
+                            // What has no sign is its magnitude, and NaN is above all.
+                            let size =
+                                if format.unsigned { bits.of(x) } else { magnitudes(bits, x) };
+                            largest[slot] = bits.max_of(largest[slot], size);
+                        }
+                        lanes.store(computed[slot].wrapping_add(at), x);
+                    }
+                }
+            }
+        }
+        largest
+    }
+
+    /// The second loop: rounds what has been computed, and moves the parameter by it where that waits.
+    ///
+    /// # Safety
+    /// As [`open`](Self::open).
+    #[inline(always)]
+    unsafe fn round<S: Simd>(
+        &self,
+        lanes: Lanes<S, f32>,
+        bits: Bits<S>,
+        coeffs: &Coeffs<S::f32s, COEFFS>,
+        group: &Group<SLOTS>,
+        (largest, noise): ([S::u32s; SLOTS], &mut Noise),
+    ) {
+        let Group { start, len, key, p, g, computed, codes, mut scales } = *group;
+        key.fill(noise);
+        let (mut masks, mut not_finite) = ([0; SLOTS], false);
+        for slot in (0..SLOTS).filter(|slot| Self::rounds(*slot)) {
+            masks[slot] = key.mask(slot);
+            let format = Self::format(slot);
+            if format.is_grouped() {
+                let largest = elements(bits, largest[slot]).into_iter().fold(0, u32::max);
+                let to = self.arrays.state[slot].place(start).exponents;
+                // SAFETY: this function's own contract: each group has an exponent.
+                let scale = unsafe { format.set_exponent(largest, (computed[slot], len), to) };
+                not_finite |= scale.is_none() && R::STATE[slot].is_read(pass::MOVE);
+                scales[slot] = scale.unwrap_or(Scale::NONE);
+            }
+        }
+        // Each half apart, whose noise is where that in its words is.
+        for half in (0..len).step_by(HALF) {
+            for at in (half..len.min(half + HALF)).step_by(Lanes::<S, f32>::LEN) {
+                let in_half = (half / HALF, at - half);
+                // SAFETY: this function's own contract.
+                unsafe {
+                    let mut state = [lanes.splat(0.0); SLOTS];
+                    for slot in 0..SLOTS {
+                        let needed = Self::waits() && R::STATE[slot].is_read(pass::MOVE);
+                        if !Self::rounds(slot) && !needed {
+                            continue;
+                        }
+                        let x = lanes.load(computed[slot].wrapping_add(at));
+                        state[slot] = if Self::rounds(slot) {
+                            let (format, kind) = (Self::format(slot), R::STATE[slot].kept);
+                            let rounding = noise_at(bits, noise, in_half, masks[slot]);
+                            let to = (codes[slot], at);
+                            format.store(bits, kind, to, x, (scales[slot], rounding))
+                        } else {
+                            x
+                        };
+                    }
+                    if Self::waits() {
+                        let x = lanes.load(p.wrapping_add(at));
+                        let gradient = lanes.load(g.wrapping_add(at));
+                        let ((x, _), _) = R::lane::<S, f32, DECAY, { pass::MOVE }>(
+                            lanes,
+                            &coeffs.get(),
+                            gradient,
+                            (x, state),
+                            [lanes.splat(0.0); SUMS],
+                        );
+                        lanes.store(p.wrapping_add(at), x);
+                    }
+                }
+            }
+        }
+        if Self::waits() && not_finite {
+            // By state that says NaN of all.
+            // SAFETY: this function's own contract.
+            unsafe { slice::from_raw_parts_mut(p, len) }.fill(f32::NAN);
+        }
+    }
+
+    /// Puts back what the loops had decoded for them: how many parameters have become infinite.
+    ///
+    /// # Safety
+    /// As [`open`](Self::open).
+    #[inline(always)]
+    unsafe fn close(&self, group: &Group<SLOTS>) -> u64 {
+        let Group { start, len, p, computed, codes, .. } = *group;
+        let Coded { p: p_kept, copy, state: kept, noise: (step, first), .. } = self.arrays;
+        let noise = (*step, first + start / GROUP, PARAMETER);
+        // SAFETY: this function's own contract: what has been computed is there.
+        unsafe {
+            for slot in (0..SLOTS).filter(|slot| Self::is_exact(*slot)) {
+                if R::STATE[slot].is_written(pass::ALL) && !kept[slot].is_plain() {
+                    // What it is a copy of is of its type.
+                    let values = slice::from_raw_parts_mut(computed[slot], len);
+                    kept[slot].format.round_all(self.token, values, codes[slot], None);
+                }
+            }
+            let p = slice::from_raw_parts_mut(p, len);
+            if let Some((copy, _)) = copy {
+                copy.format.round_all(self.token, p, copy.place(start).codes, None)
+            } else if !p_kept.is_plain() {
+                p_kept.format.round_all(self.token, p, p_kept.place(start).codes, Some(noise))
+            } else {
+                0
+            }
         }
     }
 }
@@ -227,186 +441,28 @@ where
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) -> Self::Output {
-        let (lanes, bits, token) = (Lanes::<S, f32>::new(simd), Bits(simd), self.token);
-        let (zero, none) = (lanes.splat(0.0), bits.splat(0));
+        let (lanes, bits) = (Lanes::<S, f32>::new(simd), Bits(simd));
+        let zero = lanes.splat(0.0);
         let mut coeffs = Aligned([zero; COEFFS]);
         for i in 0..COEFFS {
             coeffs.0[i] = lanes.splat(self.coeffs[i]);
         }
         let coeffs = Coeffs::new(&coeffs, kept_coeffs::<S, f32>(COEFFS, SUMS));
-        let Coded { p: p_kept, copy, g: g_kept, state: kept, noise: (step, first), .. } =
-            *self.arrays;
-
         let mut scratch = MaybeUninit::<Scratch<SLOTS>>::zeroed();
         // SAFETY: zeros are numbers.
-        let Scratch { p: p_values, g: g_values, state: values, noise } =
-            unsafe { scratch.assume_init_mut() };
+        let scratch = unsafe { scratch.assume_init_mut() };
         let mut wide: [Wide; SUMS] = [[0.0; ROW]; SUMS];
         let mut run = [[zero; ROW]; SUMS];
         let mut lost = 0;
         for start in (0..self.len).step_by(GROUP) {
-            let len = GROUP.min(self.len - start);
-            let key = Key::new(step, first + start / GROUP);
-            let place = |slot: usize| kept[slot].place(start);
-            // SAFETY: `CodedFn`'s contract, of this and all that follows.
-            let (p, g) = unsafe {
-                adopt(token, self.arrays, start, len);
-                (
-                    decoded(token, &p_kept, start, &mut p_values[..len]),
-                    decoded(token, &g_kept, start, &mut g_values[..len]),
-                )
-            };
-            let mut computed = [ptr::null_mut::<f32>(); SLOTS];
-            let mut codes = [ptr::null_mut::<u8>(); SLOTS];
-            let mut scales = [Scale::NONE; SLOTS];
-            for slot in 0..SLOTS {
-                let values = &mut values[slot][..len];
-                computed[slot] = values.as_mut_ptr();
-                codes[slot] = place(slot).codes;
-                // SAFETY: as above: each group has an exponent.
-                unsafe {
-                    if Self::is_exact(slot) {
-                        computed[slot] = decoded(token, &kept[slot], start, values);
-                    } else if Self::format(slot).is_grouped() {
-                        scales[slot] = Self::format(slot).scale(*place(slot).exponents);
-                    } else if Self::format(slot).dtype == DType::F32 {
-                        computed[slot] = place(slot).codes.cast();
-                    }
-                }
-            }
-            let mut largest = [none; SLOTS];
-            for row in (0..len).step_by(ROW) {
-                prefetch(p.wrapping_add(row + AHEAD).cast());
-                prefetch(g.wrapping_add(row + AHEAD).cast());
-                for slot in 0..SLOTS {
-                    let exact = Self::is_exact(slot);
-                    let size = if exact { 4 } else { Self::format(slot).dtype.size() };
-                    prefetch(codes[slot].wrapping_add((row + AHEAD) * size));
-                }
-                for register in 0..Lanes::<S, f32>::PER_ROW {
-                    let at = row + register * Lanes::<S, f32>::LEN;
-                    // SAFETY: as above.
-                    unsafe {
-                        let x = lanes.load(p.wrapping_add(at));
-                        let mut state = [x; SLOTS];
-                        for slot in 0..SLOTS {
-                            state[slot] = if Self::rounds(slot) {
-                                let (format, kind) = (Self::format(slot), R::STATE[slot].kept);
-                                format.load(bits, kind, (codes[slot], at), scales[slot])
-                            } else {
-                                lanes.load(computed[slot].wrapping_add(at))
-                            };
-                        }
-                        let mut sums = [x; SUMS];
-                        for sum in 0..SUMS {
-                            sums[sum] = run[sum][register];
-                        }
-                        let gradient = lanes.load(g.wrapping_add(at));
-                        let ((x, state), sums) =
-                            Self::compute(lanes, &coeffs, gradient, (x, state), sums);
-                        for sum in 0..SUMS {
-                            run[sum][register] = sums[sum];
-                        }
-                        if !Self::waits() {
-                            lanes.store(p.wrapping_add(at), x);
-                        }
-                        for slot in (0..SLOTS).filter(|slot| R::STATE[*slot].is_written(pass::ALL))
-                        {
-                            let (format, mut x) = (Self::format(slot), state[slot]);
-                            if Self::rounds(slot) && format.saturates(R::STATE[slot].saturates) {
-                                x = format.saturated(bits, x);
-                            }
-                            if Self::rounds(slot) && format.is_grouped() {
-                                // Those without a sign, or NaN, are their magnitudes.
-                                let size =
-                                    if format.unsigned { bits.of(x) } else { magnitudes(bits, x) };
-                                largest[slot] = bits.max_of(largest[slot], size);
-                            }
-                            lanes.store(computed[slot].wrapping_add(at), x);
-                        }
-                    }
-                }
-            }
-
-            if Self::rounds_any() {
-                key.fill(noise);
-                let (mut masks, mut not_finite) = ([0; SLOTS], false);
-                for slot in (0..SLOTS).filter(|slot| Self::rounds(*slot)) {
-                    masks[slot] = key.mask(slot);
-                    let format = Self::format(slot);
-                    if format.is_grouped() {
-                        let largest = elements(bits, largest[slot]).into_iter().fold(0, u32::max);
-                        let (all, to) = ((computed[slot], len), place(slot).exponents);
-                        // SAFETY: as above: each group has an exponent.
-                        let scale = unsafe { format.set_exponent(largest, all, to) };
-                        not_finite |= scale.is_none() && R::STATE[slot].is_read(pass::MOVE);
-                        scales[slot] = scale.unwrap_or(Scale::NONE);
-                    }
-                }
-                // Each half apart, whose noise is where that in its words is.
-                for half in (0..len).step_by(HALF) {
-                    for at in (half..len.min(half + HALF)).step_by(Lanes::<S, f32>::LEN) {
-                        let in_half = (half / HALF, at - half);
-                        // SAFETY: as above.
-                        unsafe {
-                            let mut state = [zero; SLOTS];
-                            for slot in 0..SLOTS {
-                                let needed = Self::waits() && R::STATE[slot].is_read(pass::MOVE);
-                                if !Self::rounds(slot) && !needed {
-                                    continue;
-                                }
-                                state[slot] = lanes.load(computed[slot].wrapping_add(at));
-                                if Self::rounds(slot) {
-                                    let (format, kind) = (Self::format(slot), R::STATE[slot].kept);
-                                    let how =
-                                        (scales[slot], noise_at(bits, noise, in_half, masks[slot]));
-                                    state[slot] = format.store(
-                                        bits,
-                                        kind,
-                                        (codes[slot], at),
-                                        state[slot],
-                                        how,
-                                    );
-                                }
-                            }
-                            if Self::waits() {
-                                let x = lanes.load(p.wrapping_add(at));
-                                let gradient = lanes.load(g.wrapping_add(at));
-                                let ((x, _), _) = R::lane::<S, f32, DECAY, { pass::MOVE }>(
-                                    lanes,
-                                    &coeffs.get(),
-                                    gradient,
-                                    (x, state),
-                                    [zero; SUMS],
-                                );
-                                lanes.store(p.wrapping_add(at), x);
-                            }
-                        }
-                    }
-                }
-                if Self::waits() && not_finite {
-                    // By state that says NaN of all.
-                    // SAFETY: as above.
-                    unsafe { slice::from_raw_parts_mut(p, len) }.fill(f32::NAN);
-                }
-            }
-            let noise = (step, first + start / GROUP, PARAMETER);
-            // SAFETY: as above: what has been computed is there.
+            // SAFETY: `CodedFn`'s contract.
             unsafe {
-                for slot in (0..SLOTS).filter(|slot| Self::is_exact(*slot)) {
-                    if R::STATE[slot].is_written(pass::ALL) && !kept[slot].is_plain() {
-                        // What it is a copy of is of its type.
-                        let values = slice::from_raw_parts_mut(computed[slot], len);
-                        kept[slot].format.round_all(token, values, codes[slot], None);
-                    }
+                let group = self.open(start, scratch);
+                let largest = Self::compute(lanes, bits, &coeffs, &group, &mut run);
+                if Self::rounds_any() {
+                    self.round(lanes, bits, &coeffs, &group, (largest, &mut scratch.noise));
                 }
-                let p = slice::from_raw_parts_mut(p, len);
-                if let Some((copy, _)) = &copy {
-                    lost += copy.format.round_all(token, p, copy.place(start).codes, None);
-                } else if !p_kept.is_plain() {
-                    let to = p_kept.place(start).codes;
-                    lost += p_kept.format.round_all(token, p, to, Some(noise));
-                }
+                lost += self.close(&group);
             }
             let is_run = (start + GROUP).is_multiple_of(RUN * ROW) || start + GROUP >= self.len;
             if is_run {

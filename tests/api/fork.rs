@@ -3,7 +3,7 @@
 use crate::run::Run;
 use dadapt::{Algorithm, Config, Error, Key};
 
-const LEN: usize = 70_000;
+const LEN: usize = 140_000;
 
 fn run(threads: u32) -> Run<f32> {
     let mut config = Config::new(Algorithm::Adam);

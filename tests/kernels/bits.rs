@@ -76,7 +76,7 @@ fn f64_kinds_give_the_same_bits() {
 
 fn check_kinds<E: Element>() {
     // Blocks of 4096 shift a slice of every third, so that each phase of it begins a block.
-    let lens = [2, 35, 4097, 2 * BLOCK + scaled_len(BLOCK + 2, 35), scaled_len(70_001, 600)];
+    let lens = [2, 35, 4097, 2 * BLOCK + scaled_len(BLOCK + 2, 35), scaled_len(140_001, 600)];
     let data = Data::<E>::new(&lens, MOST_STEPS);
     for &algorithm in Algorithm::ALL {
         for (kind, (name, _)) in KINDS.iter().enumerate().skip(1) {
@@ -198,7 +198,7 @@ fn order_of_tensors_does_not_matter() {
     each_isa(|isa| {
         for &algorithm in Algorithm::ALL {
             let data =
-                Data::<f32>::new(&[33, 5000, 1, scaled_len(70_000, 9000), 16], steps(algorithm));
+                Data::<f32>::new(&[33, 5000, 1, scaled_len(140_000, 9000), 16], steps(algorithm));
             let mut outcomes = Vec::new();
             for order in [[0, 1, 2, 3, 4], [4, 3, 2, 1, 0], [2, 0, 4, 1, 3]] {
                 let mut config = config(algorithm, isa);

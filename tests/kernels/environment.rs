@@ -68,7 +68,7 @@ fn check_all<E: Element>() {
         for &algorithm in Algorithm::ALL {
             // Enough for a second thread, which starts in the caller's environment.
             let some = scaled_part(&ENVIRONMENTS);
-            for (len, threads, environments) in [(67, 1, &ENVIRONMENTS[..]), (70_001, 2, some)] {
+            for (len, threads, environments) in [(67, 1, &ENVIRONMENTS[..]), (140_001, 2, some)] {
                 let expected = run_in::<E>(algorithm, isa, DEFAULT, len, threads);
                 for &(name, environment) in environments {
                     let found = run_in::<E>(algorithm, isa, environment, len, threads);
@@ -122,10 +122,10 @@ fn workers_environment_is_put_aside_and_back() {
             .build()
             .unwrap();
         for &algorithm in Algorithm::ALL {
-            let expected = run_in::<f32>(algorithm, isa, DEFAULT, 70_001, 1);
+            let expected = run_in::<f32>(algorithm, isa, DEFAULT, 140_001, 1);
             let found = pool.install(|| {
                 set_mxcsr(DEFAULT);
-                let found = run_in::<f32>(algorithm, isa, DEFAULT, 70_001, 0);
+                let found = run_in::<f32>(algorithm, isa, DEFAULT, 140_001, 0);
                 set_mxcsr(other);
                 found
             });

@@ -8,7 +8,7 @@ use dadapt::{
 };
 use std::thread;
 
-const LENS: [usize; 6] = [1, 35, 600, 4097, 70_000, 17];
+const LENS: [usize; 6] = [1, 35, 600, 4097, 140_000, 17];
 const STEPS: usize = 7;
 
 /// LENS, the one that is enough for threads scaled.

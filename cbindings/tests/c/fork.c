@@ -7,7 +7,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { LEN = 70001 };
+enum { LEN = 140001 };
 
 static float p[LEN], g[LEN];
 static uint16_t halves[LEN]; /* the parameters of the optimizer that has them in bf16 */

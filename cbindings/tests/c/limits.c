@@ -5,7 +5,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-enum { LEN = 70001, HEADROOM = 1 << 20 };
+enum { LEN = 140001, HEADROOM = 1 << 20 };
 
 /* Bytes of address space in use, of Linux. */
 static size_t address_space(void)
