@@ -57,19 +57,28 @@ pub(crate) enum Rounding<R> {
     Nearest,
 }
 
-/// How a register of a group is rounded, from element `at` of that half of it on: by its noise, under an
-/// array's mask.
+/// How a register of a group is rounded, from element `at` of that half of it on: by its noise.
 #[inline(always)]
 pub(crate) fn noise_at<S: Simd>(
     bits: Bits<S>,
     noise: &Noise,
     (half, at): (usize, usize),
-    mask: u32,
 ) -> Rounding<S::u32s> {
     // SAFETY: halves of groups are whole registers.
     let words = unsafe { bits.load32(noise.as_ptr().wrapping_add(at)) };
     let short = bits.and(bits.shr(words, half as u32 * 16), 0xffff);
     let long = bits.and(bits.shr(words, half as u32 * 12), 0xf_ffff);
+    Rounding::Stochastic(short, long)
+}
+
+/// The same under an array's mask.
+#[inline(always)]
+pub(crate) fn masked<S: Simd>(
+    bits: Bits<S>,
+    rounding: Rounding<S::u32s>,
+    mask: u32,
+) -> Rounding<S::u32s> {
+    let Rounding::Stochastic(short, long) = rounding else { return rounding };
     let mask = |by| bits.splat(mask << by);
     Rounding::Stochastic(bits.xor(short, mask(0)), bits.xor(long, mask(4)))
 }

@@ -14,7 +14,7 @@
 #![allow(clippy::needless_range_loop)]
 
 use super::bits::Bits;
-use super::codec::{Format, GROUP, Scale, elements, magnitudes, noise_at};
+use super::codec::{Format, GROUP, Scale, elements, magnitudes, masked, noise_at};
 use super::isa::Token;
 use super::kept::{Coded, adopt, decoded};
 use super::lanes::{Lanes, ROW};
@@ -361,7 +361,7 @@ where
         // Each half apart, whose noise is where that in its words is.
         for half in (0..len).step_by(HALF) {
             for at in (half..len.min(half + HALF)).step_by(Lanes::<S, f32>::LEN) {
-                let in_half = (half / HALF, at - half);
+                let rounding = noise_at(bits, noise, (half / HALF, at - half));
                 // SAFETY: this function's own contract.
                 unsafe {
                     let mut state = [lanes.splat(0.0); SLOTS];
@@ -373,7 +373,7 @@ where
                         let x = lanes.load(computed[slot].wrapping_add(at));
                         state[slot] = if Self::rounds(slot) {
                             let (format, kind) = (Self::format(slot), R::STATE[slot].kept);
-                            let rounding = noise_at(bits, noise, in_half, masks[slot]);
+                            let rounding = masked(bits, rounding, masks[slot]);
                             let to = (codes[slot], at);
                             format.store(bits, kind, to, x, (scales[slot], rounding))
                         } else {

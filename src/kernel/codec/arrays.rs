@@ -171,7 +171,7 @@ impl Encode<'_> {
             unsafe {
                 for_registers!(<S, C>, values, codes, |at, values, codes| {
                     let x = bits.load32(values.cast());
-                    let rounding = noise_at(bits, &noise, (at / HALF, at % HALF), mask);
+                    let rounding = masked(bits, noise_at(bits, &noise, (at / HALF, at % HALF)), mask);
                     let (code, kept) = C::encode(bits, x, scale.unwrap_or(Scale::NONE), rounding);
                     C::store(bits, codes, 0, code);
                     bits.store32(values.cast(), bits.of(kept));
@@ -209,7 +209,7 @@ impl Round<'_> {
                 for_registers!(<S, C>, values, to, |at, values, codes| {
                     let x = bits.load32(values.cast());
                     let rounding = match self.noise {
-                        Some(_) => noise_at(bits, &noise, (at / HALF, at % HALF), mask),
+                        Some(_) => masked(bits, noise_at(bits, &noise, (at / HALF, at % HALF)), mask),
                         None => Rounding::Nearest,
                     };
                     let (code, kept) = C::encode(bits, x, Scale::NONE, rounding);
