@@ -74,6 +74,9 @@ def check_options(algorithm, common, groups):
 class Native:
     """An optimizer of the library."""
 
+    #: None in what was never initialised: torch.compile makes such objects.
+    handle = None
+
     def __init__(self, algorithm, common, groups):
         self.handle = c_void_p()
         self.report = sized(Report)
