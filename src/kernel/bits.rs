@@ -184,6 +184,7 @@ impl<S: Simd> Bits<S> {
 }
 
 /// The instruction set, by the size of its registers: no two that a target has are the same.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 macro_rules! by_width {
     ($($width:literal => $body:expr),+; _ => $scalar:expr) => {
         match size_of::<S::u32s>() {

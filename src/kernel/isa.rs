@@ -134,6 +134,7 @@ impl Token {
 
     /// Runs `op` compiled for this instruction set, which is not the scalar one.
     #[inline(always)]
+    #[cfg_attr(not(any(target_arch = "x86_64", target_arch = "aarch64")), allow(unused_variables))]
     pub(crate) fn dispatch_wide<Op: WithSimd>(self, op: Op) -> Op::Output {
         match self {
             Token::Scalar(_) => unreachable!("what is compiled for registers of many elements"),
