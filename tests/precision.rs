@@ -29,8 +29,10 @@ const D0: f64 = 1e-6;
 /// up to one either way in all modes.
 ///
 /// `d` is within 5 % of f32's on the same gradients: what state alone does. Where a mode makes its own
-/// gradients, paths part, and `d` stops its growth a few steps of 2 % earlier or later: by up to 10 %,
-/// as it does when nothing but the first weights is rounded (`master`; 9.4 % in 50 seeds).
+/// gradients, paths part, and `d` stops its growth a few steps of 2 % earlier or later. It does so with
+/// state in f32 too, where parameters are rounded and have a master copy (`master`): of these two
+/// paths without rounded state, `d` is within 5 % of one, and within 10 % of f32's (9.4 % is what
+/// `master` is off in 50 seeds).
 #[test]
 fn shorter_types_train_as_f32_does() {
     let names = ["f32", "compact", "bf16", "q8", "master", "rounded", "least"];
@@ -57,6 +59,8 @@ fn shorter_types_train_as_f32_does() {
         };
 
         let base = task.run(&modes[0], &modes, || {}).unwrap();
+        let master = modes.iter().find(|mode| mode.name == "master").unwrap();
+        let rounded = task.run(master, &[], || {}).unwrap();
         assert!(
             base.train_loss < 0.05 && base.d.last().unwrap() / D0 > 1000.0,
             "MISTRUSTED: no training"
@@ -71,7 +75,8 @@ fn shorter_types_train_as_f32_does() {
                 mode.name, run.train_loss, run.test_accuracy
             );
             assert!(same_gradients <= 0.05, "{}, seed {seed}: {same_gradients}", mode.name);
-            assert!(own <= 0.10, "{}, seed {seed}: {own}", mode.name);
+            let of_either = own.min(deviation(&run.d, &rounded.d, D0));
+            assert!(own <= 0.10 && of_either <= 0.05, "{}, seed {seed}: {own}", mode.name);
         }
     }
     for (name, accuracy_of) in names.iter().zip(accuracy) {

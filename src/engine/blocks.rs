@@ -1,15 +1,15 @@
 //! A step's tensors cut into blocks: the unit of work and of partial sums.
 
 use super::exact_sum::ExactSum;
+use super::job::{Gradient, Job};
 use super::parallel::{Threads, for_each_piece};
-use super::slices::{self, Slice};
-use crate::algorithm::{MAX_SLOTS, MAX_SUMS, Role, Slot, pass};
+use super::slices;
+use crate::algorithm::{MAX_SUMS, Slot, pass};
 use crate::dtype::DType;
 use crate::kernel::codec::{Format, GROUP, Place};
 use crate::kernel::coded::CodedFn;
 use crate::kernel::isa::Token;
 use crate::kernel::kept::Coded;
-use crate::kernel::prefetch::prefetch_first;
 use crate::kernel::scan::{finite_fn, sum_sq_fn};
 use crate::kernel::sweep::{GroupPlan, MAX_LEN, Streams, SweepFn, ZEROS};
 use std::mem::MaybeUninit;
@@ -35,65 +35,6 @@ pub(crate) struct Plan {
     /// What their sums are multiplied by.
     pub(crate) weights: [f64; MAX_SUMS],
 }
-
-/// Where the gradient of a job is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Gradient {
-    /// Where `streams` say.
-    Given,
-    /// In a state slot, which is about to be set up.
-    KeptIn(usize),
-    /// Nowhere any more, and 0 all over.
-    Zero,
-}
-
-/// How the arrays of a job are kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Formats {
-    /// Of the parameter that is worked on.
-    pub(crate) p: DType,
-    pub(crate) g: DType,
-    pub(crate) state: [Format; MAX_SLOTS],
-}
-
-/// A tensor of a step: where its arrays are and what is done with them.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Job {
-    /// The parameter is the master copy where there is one.
-    pub(crate) streams: Streams,
-    pub(crate) len: usize,
-    /// What lane functions compute in: f32 or f64.
-    pub(crate) dtype: DType,
-    pub(crate) formats: Formats,
-    /// Where and of what type the parameter is that follows its master copy.
-    pub(crate) copy: Option<(*mut u8, DType)>,
-    /// Whether the master copy, where there is one, holds the parameter.
-    pub(crate) master_is_set: bool,
-    /// Whether the step moves by state that rounding changes, and so by what it is rounded to.
-    pub(crate) moves_by_kept: bool,
-    /// Stands for the tensor in the noise of stochastic rounding.
-    pub(crate) noise: u64,
-    pub(crate) group: usize,
-    /// Index into the step's plans.
-    pub(crate) plan: usize,
-    /// Its first gradient: its state is set up.
-    pub(crate) first: bool,
-    /// What statistics follow.
-    pub(crate) slice: Slice,
-    /// The slot that holds nothing but zeros and has no memory.
-    pub(crate) zeros: Option<usize>,
-    pub(crate) gradient: Gradient,
-    /// Whether some array is not of the type that lane functions compute in.
-    is_coded: bool,
-    /// Blocks of the jobs before this one.
-    pub(super) blocks_before: usize,
-}
-
-// SAFETY: a job is a set of pointers that `Jobs::push`'s caller vouched for: nobody else uses what
-// they point to, and blocks handed to different threads are disjoint.
-unsafe impl Send for Job {}
-// SAFETY: as above.
-unsafe impl Sync for Job {}
 
 /// The tensors of a step.
 #[derive(Debug, Default)]
@@ -271,98 +212,6 @@ pub(crate) struct Kernels {
     pub(crate) f32: SweepFn,
     pub(crate) f64: SweepFn,
     pub(crate) coded: CodedFn,
-}
-
-impl Job {
-    /// A job over whole arrays, with state that is kept in full and has been set up.
-    pub(crate) fn new(streams: Streams, len: usize, dtype: DType, group: usize) -> Self {
-        let state = [Format::new(dtype, false); MAX_SLOTS];
-        Job {
-            streams,
-            len,
-            dtype,
-            formats: Formats { p: dtype, g: dtype, state },
-            copy: None,
-            master_is_set: false,
-            moves_by_kept: false,
-            noise: 0,
-            group,
-            plan: 0,
-            first: false,
-            slice: Slice::WHOLE,
-            zeros: None,
-            gradient: Gradient::Given,
-            is_coded: false,
-            blocks_before: 0,
-        }
-    }
-
-    fn is_coded(&self) -> bool {
-        let plain = Formats { p: self.dtype, g: self.dtype, ..self.formats };
-        self.copy.is_some()
-            || self.formats != plain
-            || self.formats.state.iter().any(|format| format.dtype != self.dtype)
-    }
-
-    /// Whether steps round the parameter, of which there is no master copy.
-    pub(crate) fn rounds_parameter(&self) -> bool {
-        self.copy.is_none() && self.formats.p != self.dtype
-    }
-
-    /// Asks for the beginnings of the arrays: those of small tensors each start cold.
-    #[inline]
-    fn prefetch(&self) {
-        prefetch_first(self.streams.g, self.len * self.formats.g.size());
-        prefetch_first(self.streams.p, self.len * self.formats.p.size());
-        for (array, format) in self.streams.state.iter().zip(self.formats.state) {
-            if !array.is_null() {
-                prefetch_first(*array, self.len * format.dtype.size());
-            }
-        }
-    }
-
-    /// Where the parameter is as the caller has it, and its type.
-    pub(crate) fn parameter(&self) -> (*const u8, DType) {
-        self.copy.map_or((self.streams.p.cast_const(), self.formats.p), |(p, dtype)| {
-            (p.cast_const(), dtype)
-        })
-    }
-
-    /// Keeps the gradient in a slot that is as wide as what lane functions compute in.
-    ///
-    /// # Safety
-    /// Gradient and slot are as [`Jobs::push`] says, and nobody else uses the slot.
-    pub(crate) unsafe fn keep_gradient(&mut self, token: Token, slot: usize) {
-        let (g, to) = (self.g_at(0), self.streams.state[slot]);
-        // SAFETY: this function's own contract.
-        unsafe { decode(token, (self.formats.g, self.dtype), g, self.len, to) };
-        self.formats.g = self.dtype;
-        self.gradient = Gradient::KeptIn(slot);
-    }
-
-    fn g_at(&self, start: usize) -> *const u8 {
-        self.streams.g.wrapping_add(start * self.formats.g.size())
-    }
-
-    /// The job's arrays from element `start` on, all of its dtype.
-    #[inline]
-    pub(super) fn at(&self, start: usize, slots: &[Slot]) -> Streams {
-        let size = self.dtype.size();
-        let Streams { p, g, mut state } = self.streams;
-        if start > 0 {
-            for (array, slot) in state.iter_mut().zip(slots).filter(|(array, _)| !array.is_null()) {
-                let skipped = match slot.role {
-                    Role::Statistic => self.slice.before(start),
-                    _ => start,
-                };
-                *array = array.wrapping_add(skipped * size);
-            }
-        }
-        if let Some(slot) = self.zeros {
-            state[slot] = ZEROS.as_ptr().cast_mut();
-        }
-        Streams { p: p.wrapping_add(start * size), g: g.wrapping_add(start * size), state }
-    }
 }
 
 /// A block and what is done with it.

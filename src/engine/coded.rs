@@ -1,6 +1,7 @@
 //! Blocks of jobs whose arrays are not all of the type that lane functions compute in.
 
-use super::blocks::{BLOCK, Block, Gradient};
+use super::blocks::{BLOCK, Block};
+use super::job::Gradient;
 use super::slices::Slice;
 use crate::algorithm::{Init, MAX_SLOTS, MAX_SUMS, Role, pass};
 use crate::dtype::DType;

@@ -4,6 +4,7 @@ pub(crate) mod blocks;
 mod call;
 pub(crate) mod coded;
 pub(crate) mod exact_sum;
+pub(crate) mod job;
 pub(crate) mod parallel;
 pub(crate) mod rows;
 pub(crate) mod slices;

@@ -27,7 +27,7 @@ impl Optimizer {
     }
 
     /// A tensor's state of that name as the bytes that it is kept in, to be saved, restored or handed
-    /// on: of [`DType::Q8`], one a element, followed by the exponents.
+    /// on: of [`DType::Q8`], one an element, followed by the exponents.
     ///
     /// # Errors
     /// [`Error::UnknownTensor`], [`Error::UnknownState`], [`Error::StateOfCaller`].

@@ -7,8 +7,9 @@ use super::given::TensorStep;
 use super::report::{Movement, StepReport, Sweeps};
 use crate::algorithm::{Descriptor, MAX_SUMS, pass};
 use crate::dtype::DType;
-use crate::engine::blocks::{Job, Kernels, Machine, Sums, no_sums, rounded};
+use crate::engine::blocks::{Kernels, Machine, Sums, no_sums, rounded};
 use crate::engine::exact_sum::ExactSum;
+use crate::engine::job::Job;
 use crate::engine::slices::Slice;
 #[cfg(doc)]
 use crate::error::Error;
