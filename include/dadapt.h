@@ -1185,8 +1185,8 @@ dadapt_status dadapt_optimizer_state(dadapt_optimizer *optimizer,
 /**
  * The size of a tensor's state array of that number, whoever owns it: of as many elements of its
  * own type as dadapt_optimizer_state_info says and, of DADAPT_DTYPE_Q8, of the exponents that they
- * share: one for 256 elements, four at least. (Those of groups that the tensor does not have are
- * 0.)
+ * share: one for each 256 elements and one for what is left over, by slices counted within each
+ * 4,096 elements of the parameter.
  *
  * bytes: out. Errors: DADAPT_ERROR_UNKNOWN_TENSOR, _UNKNOWN_STATE, _NULL_POINTER.
  */
@@ -1258,6 +1258,13 @@ typedef struct dadapt_progress {
      * library's own, takes no memory; else 0.
      */
     int32_t started_at_zero;
+    /**
+     * 1 where its master copy, if it has one, holds the parameter: from its first update on, whatever
+     * steps is after dadapt_optimizer_restart. With 0 the next gradient makes the copy anew.
+     */
+    int32_t master_is_set;
+    /** 0. */
+    int32_t reserved;
 } dadapt_progress;
 
 /**
@@ -1277,8 +1284,8 @@ dadapt_status dadapt_optimizer_estimate(const dadapt_optimizer *optimizer,
  * Set DADAPT_KEY_D0 first, which is fixed while k is above 0. Allowed between steps.
  *
  * Errors: DADAPT_ERROR_OUT_OF_BOUNDS: d is not within the bounds of d0, a total is not finite,
- * g0_norm is not a norm. DADAPT_ERROR_UNKNOWN_GROUP, _STEP_OPEN, _STRUCT_SIZE, _RESERVED,
- * _NULL_POINTER.
+ * g0_norm is not a norm, k is above 2^53. DADAPT_ERROR_UNKNOWN_GROUP, _STEP_OPEN, _STRUCT_SIZE,
+ * _RESERVED, _NULL_POINTER.
  */
 dadapt_status dadapt_optimizer_set_estimate(dadapt_optimizer *optimizer,
                                             dadapt_group group,
@@ -1300,7 +1307,8 @@ dadapt_status dadapt_optimizer_tensor_progress(const dadapt_optimizer *optimizer
  * caller's is 0 all over with started_at_zero.
  *
  * Allowed between steps.
- * Errors: DADAPT_ERROR_UNKNOWN_TENSOR, _STEP_OPEN, _STRUCT_SIZE, _RESERVED, _NULL_POINTER.
+ * Errors: DADAPT_ERROR_OUT_OF_BOUNDS: steps is above 2^53. DADAPT_ERROR_UNKNOWN_TENSOR, _STEP_OPEN,
+ * _STRUCT_SIZE, _RESERVED, _NULL_POINTER.
  */
 dadapt_status dadapt_optimizer_set_tensor_progress(dadapt_optimizer *optimizer,
                                                    uint64_t id,

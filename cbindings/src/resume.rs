@@ -46,6 +46,11 @@ pub struct dadapt_progress {
     /// 1 where it was 0 all over at its first gradient, so that Prodigy's p0 is 0 and, of the
     /// library's own, takes no memory; else 0.
     pub started_at_zero: i32,
+    /// 1 where its master copy, if it has one, holds the parameter: from its first update on, whatever
+    /// steps is after dadapt_optimizer_restart. With 0 the next gradient makes the copy anew.
+    pub master_is_set: i32,
+    /// 0.
+    pub reserved: i32,
 }
 
 /// A struct of a call, as far as both sides know it.
@@ -140,8 +145,8 @@ pub unsafe extern "C" fn dadapt_optimizer_estimate(
 /// Set DADAPT_KEY_D0 first, which is fixed while k is above 0. Allowed between steps.
 ///
 /// Errors: DADAPT_ERROR_OUT_OF_BOUNDS: d is not within the bounds of d0, a total is not finite,
-/// g0_norm is not a norm. DADAPT_ERROR_UNKNOWN_GROUP, _STEP_OPEN, _STRUCT_SIZE, _RESERVED,
-/// _NULL_POINTER.
+/// g0_norm is not a norm, k is above 2^53. DADAPT_ERROR_UNKNOWN_GROUP, _STEP_OPEN, _STRUCT_SIZE,
+/// _RESERVED, _NULL_POINTER.
 ///
 /// # Safety
 /// optimizer is NULL or from dadapt_optimizer_new; estimate is NULL or points to one.
@@ -191,6 +196,8 @@ pub unsafe extern "C" fn dadapt_optimizer_tensor_progress(
             steps: known.steps,
             moved: i32::from(known.moved),
             started_at_zero: i32::from(known.started_at_zero),
+            master_is_set: i32::from(known.master_is_set),
+            reserved: 0,
         };
         // SAFETY: this function's contract.
         unsafe { write_struct(progress, "progress", value) }
@@ -204,7 +211,8 @@ pub unsafe extern "C" fn dadapt_optimizer_tensor_progress(
 /// caller's is 0 all over with started_at_zero.
 ///
 /// Allowed between steps.
-/// Errors: DADAPT_ERROR_UNKNOWN_TENSOR, _STEP_OPEN, _STRUCT_SIZE, _RESERVED, _NULL_POINTER.
+/// Errors: DADAPT_ERROR_OUT_OF_BOUNDS: steps is above 2^53. DADAPT_ERROR_UNKNOWN_TENSOR, _STEP_OPEN,
+/// _STRUCT_SIZE, _RESERVED, _NULL_POINTER.
 ///
 /// # Safety
 /// optimizer is NULL or from dadapt_optimizer_new; progress is NULL or points to one.
@@ -217,10 +225,15 @@ pub unsafe extern "C" fn dadapt_optimizer_set_tensor_progress(
     let work = |o: &mut dadapt_optimizer| {
         // SAFETY: this function's contract.
         let given = unsafe { read_struct(progress, "progress")? };
+        if given.reserved != 0 {
+            let detail = format!("progress->reserved is {}, not 0", given.reserved);
+            return Err(Failure::new(DADAPT_ERROR_RESERVED, detail));
+        }
         let known = TensorProgress {
             steps: given.steps,
             moved: switch(given.moved, "progress->moved")?,
             started_at_zero: switch(given.started_at_zero, "progress->started_at_zero")?,
+            master_is_set: switch(given.master_is_set, "progress->master_is_set")?,
         };
         Ok(o.optimizer.set_tensor_progress(TensorId::from_code(id), known)?)
     };

@@ -118,8 +118,8 @@ pub unsafe extern "C" fn dadapt_optimizer_state(
 
 /// The size of a tensor's state array of that number, whoever owns it: of as many elements of its
 /// own type as dadapt_optimizer_state_info says and, of DADAPT_DTYPE_Q8, of the exponents that they
-/// share: one for 256 elements, four at least. (Those of groups that the tensor does not have are
-/// 0.)
+/// share: one for each 256 elements and one for what is left over, by slices counted within each
+/// 4,096 elements of the parameter.
 ///
 /// bytes: out. Errors: DADAPT_ERROR_UNKNOWN_TENSOR, _UNKNOWN_STATE, _NULL_POINTER.
 ///

@@ -68,6 +68,8 @@ class Progress(ctypes.Structure):
         ("steps", c_uint64),
         ("moved", c_int32),
         ("started_at_zero", c_int32),
+        ("master_is_set", c_int32),
+        ("reserved", c_int32),
     ]
 
 

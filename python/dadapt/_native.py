@@ -143,9 +143,10 @@ class Native:
         ok(LIB.dadapt_optimizer_state_bytes(*at, byref(size)))
         return name.value.decode(), code.value, length.value, size.value
 
-    def set_progress(self, number, steps, moved, started_at_zero):
+    def set_progress(self, number, steps, moved, started_at_zero, master_is_set):
         """Puts back what was known of a tensor."""
-        progress = sized(Progress, steps=steps, moved=moved, started_at_zero=started_at_zero)
+        known = {"moved": moved, "started_at_zero": started_at_zero, "master_is_set": master_is_set}
+        progress = sized(Progress, steps=steps, **known)
         ok(LIB.dadapt_optimizer_set_tensor_progress(self.handle, number, byref(progress)))
 
     def group_report(self, group):

@@ -190,7 +190,8 @@ class Session:
         entry.state, entry.pending = held, False
         self.committed += 1
         zero = self.spec.algorithm == "prodigy" and "p0" in held and not held["p0"].any()
-        self.native.set_progress(entry.number, steps, steps > 0 and moved, steps > 0 and zero)
+        started = steps > 0
+        self.native.set_progress(entry.number, steps, started and moved, started and zero, started)
 
     def register_waiting(self, groups, everything=False):
         """Registers the parameters that have their first gradient."""

@@ -186,7 +186,8 @@ def copies(views):
 def progress(native, number_of):
     found = sized(Progress)
     ok(LIB.dadapt_optimizer_tensor_progress(native.handle, number_of, byref(found)))
-    return found.steps, bool(found.moved), bool(found.started_at_zero)
+    flags = (found.moved, found.started_at_zero, found.master_is_set)
+    return (found.steps, *(bool(flag) for flag in flags))
 
 
 def is_groups(params):

@@ -3,8 +3,11 @@
 use super::call::Call;
 use crate::error::Error;
 use rayon::{ThreadPool, ThreadPoolBuilder};
+use std::error::Error as _;
+use std::num::NonZero;
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 /// Below this many elements waking threads costs more than it saves.
 const MIN_PARALLEL_LEN: usize = 1 << 17;
@@ -61,10 +64,14 @@ impl Threads {
     /// # Errors
     /// [`Error::Threads`] where the system gives none.
     pub(crate) fn prepare(&mut self, len: usize) -> Result<(), Error> {
-        let Threads::Own(own) = self else { return Ok(()) };
-        if own.threads < 2 || len < MIN_PARALLEL_LEN || rayon::current_thread_index().is_some() {
+        if len < MIN_PARALLEL_LEN || rayon::current_thread_index().is_some() {
             return Ok(());
         }
+        let own = match self {
+            Threads::Current => return make_global(),
+            Threads::Own(own) if own.threads < 2 => return Ok(()),
+            Threads::Own(own) => own,
+        };
         own.forget_parents();
         if own.pool.is_some() {
             return Ok(());
@@ -77,6 +84,19 @@ impl Threads {
         own.pool = Some((std::process::id(), pool));
         Ok(())
     }
+}
+
+/// Makes rayon's pool of the program, where nobody has. Its first use would, and panic where it cannot.
+fn make_global() -> Result<(), Error> {
+    static FAILURE: OnceLock<Option<String>> = OnceLock::new();
+    let failure = FAILURE.get_or_init(|| {
+        let error = ThreadPoolBuilder::new().build_global().err()?;
+        // Of a pool that is there already, the system has said nothing.
+        error.source().map(ToString::to_string)
+    });
+    let Some(reason) = failure else { return Ok(()) };
+    let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
+    Err(Error::Threads { threads, reason: reason.clone() })
 }
 
 /// Hands out `blocks` in ranges, each once, to every thread that calls `work`.
@@ -113,8 +133,21 @@ struct Crew<'a> {
 
 /// Threads in steps that run now on pools of optimizers' own. A step that finds others running leaves
 /// them their share: together they take as many threads as one alone. (Speed only; the bits of a step
-/// do not depend on its threads.)
-static RUNNING: AtomicUsize = AtomicUsize::new(0);
+/// do not depend on its threads.) With the process, in the upper half: a child that was forked within a
+/// step of another thread's has none of what its parent counted.
+static RUNNING: AtomicU64 = AtomicU64::new(0);
+
+/// Changes the count of this process.
+fn count_running(change: impl Fn(usize) -> usize) -> usize {
+    let process = u64::from(std::process::id()) << 32;
+    let mine = |packed: u64| match packed ^ process {
+        count if count >> 32 == 0 => count as usize,
+        _ => 0,
+    };
+    let changed = |packed| Some(process | change(mine(packed)) as u32 as u64);
+    let before = RUNNING.fetch_update(Ordering::Relaxed, Ordering::Relaxed, changed);
+    mine(before.unwrap_or_else(|packed| packed))
+}
 
 impl<'a> Crew<'a> {
     fn gather(threads: &'a Threads, len: usize) -> Self {
@@ -129,10 +162,7 @@ impl<'a> Crew<'a> {
             }
             Threads::Own(OwnPool { threads, pool: Some((_, pool)) }) => {
                 let helpers = |others: usize| (threads - 1).saturating_sub(others);
-                let add = |others| Some(others + 1 + helpers(others));
-                let relaxed = Ordering::Relaxed;
-                let others = RUNNING.fetch_update(relaxed, relaxed, add).unwrap_or_else(|n| n);
-                let helpers = helpers(others);
+                let helpers = helpers(count_running(|others| others + 1 + helpers(others)));
                 Crew { pool: Some(pool), helpers, counted: helpers + 1 }
             }
             Threads::Own(_) => alone,
@@ -142,7 +172,9 @@ impl<'a> Crew<'a> {
 
 impl Drop for Crew<'_> {
     fn drop(&mut self) {
-        RUNNING.fetch_sub(self.counted, Ordering::Relaxed);
+        if self.counted > 0 {
+            count_running(|running| running.saturating_sub(self.counted));
+        }
     }
 }
 

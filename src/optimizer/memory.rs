@@ -91,12 +91,15 @@ unsafe fn release(base: NonNull<u8>, layout: Layout) {
 /// touch it before the advice to use huge pages (worth 4 to 17 % of a step) is given.
 #[cfg(target_os = "linux")]
 mod pages {
-    use super::{HUGE_PAGE, PAGE};
+    use super::HUGE_PAGE;
     use std::ptr::{self, NonNull};
+
+    /// The largest page that a system has: what is unmapped must be whole pages.
+    const LARGEST_PAGE: usize = 64 << 10;
 
     /// Zeroed pages, untouched, from a multiple of a huge page on.
     pub(super) fn map(size: usize, scattered: bool) -> Option<NonNull<u8>> {
-        let size = size.checked_next_multiple_of(PAGE)?;
+        let size = size.checked_next_multiple_of(LARGEST_PAGE)?;
         let reserved = size.checked_add(HUGE_PAGE)?;
         // SAFETY: a new private mapping wherever there is room.
         let start = unsafe {
@@ -135,6 +138,6 @@ mod pages {
     /// `base` is from [`map`] with this size, and not used any more.
     pub(super) unsafe fn unmap(base: NonNull<u8>, size: usize) {
         // SAFETY: the range is what `map` kept of its mapping.
-        unsafe { libc::munmap(base.as_ptr().cast(), size.next_multiple_of(PAGE)) };
+        unsafe { libc::munmap(base.as_ptr().cast(), size.next_multiple_of(LARGEST_PAGE)) };
     }
 }

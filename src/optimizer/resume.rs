@@ -1,7 +1,7 @@
 //! What an optimizer carries from step to step beside state arrays: to be saved and put back.
 
 use super::estimator::Estimator;
-use super::tensor::StateOwner;
+use super::tensor::{StateOwner, Tensor};
 use super::{GroupId, Optimizer, TensorId};
 use crate::algorithm::MAX_TOTALS;
 use crate::error::{Error, Result};
@@ -37,6 +37,19 @@ pub struct TensorProgress {
     /// Whether it was 0 all over at its first gradient, so that Prodigy's `p0` is 0 and takes no memory. Of
     /// other algorithms `false`.
     pub started_at_zero: bool,
+    /// Whether its master copy, where it has one, holds the parameter: from its first update on, whatever
+    /// `steps` is after [`Optimizer::restart`]. With `false` the next gradient makes the copy anew.
+    pub master_is_set: bool,
+}
+
+/// Counts of steps beyond it are those of no run, and would overflow some day.
+const MOST_STEPS: u64 = 1 << 53;
+
+fn check_count(what: &'static str, steps: u64) -> Result<()> {
+    if steps > MOST_STEPS {
+        return Err(Error::Resume { what, value: steps as f64 });
+    }
+    Ok(())
 }
 
 impl Optimizer {
@@ -58,13 +71,15 @@ impl Optimizer {
     ///
     /// # Errors
     /// [`Error::UnknownGroup`]; [`Error::OutOfBounds`] of `d`, which is bounded as `d0` is;
-    /// [`Error::Resume`] of what is not finite, or negative and a norm; [`Error::StepOpen`].
+    /// [`Error::Resume`] of what is not finite, or negative and a norm, or a `k` above 2^53;
+    /// [`Error::StepOpen`].
     pub fn set_estimate(&mut self, group: GroupId, state: EstimateState) -> Result<()> {
         self.refuse_open()?;
         if group.index() >= self.groups() {
             return Err(group.unknown(self.groups()));
         }
         Key::D0.check(state.d)?;
+        check_count("k", state.k)?;
         if let Some(total) = state.totals.into_iter().find(|total| !total.is_finite()) {
             return Err(Error::Resume { what: "a running total", value: total });
         }
@@ -90,8 +105,8 @@ impl Optimizer {
     /// [`Error::UnknownTensor`].
     pub fn tensor_progress(&self, id: TensorId) -> Result<TensorProgress> {
         let tensor = self.registered(id)?;
-        let (steps, moved, started_at_zero) = (tensor.steps, tensor.moved, tensor.started_at_zero);
-        Ok(TensorProgress { steps, moved, started_at_zero })
+        let Tensor { steps, moved, started_at_zero, master_is_set, .. } = *tensor;
+        Ok(TensorProgress { steps, moved, started_at_zero, master_is_set })
     }
 
     /// Puts back what was known of a tensor: that its state arrays hold what earlier steps left there, where
@@ -100,11 +115,12 @@ impl Optimizer {
     /// With `started_at_zero` the library gives back a `p0` of its own, and one of the caller's must be 0.
     ///
     /// # Errors
-    /// [`Error::UnknownTensor`], [`Error::StepOpen`]; [`Error::OutOfMemory`] for a `p0` that had been given
-    /// back.
+    /// [`Error::UnknownTensor`], [`Error::StepOpen`]; [`Error::Resume`] of `steps` above 2^53;
+    /// [`Error::OutOfMemory`] for a `p0` that had been given back.
     pub fn set_tensor_progress(&mut self, id: TensorId, progress: TensorProgress) -> Result<()> {
         self.refuse_open()?;
         self.registered(id)?;
+        check_count("steps", progress.steps)?;
         let copy_of_start = self.descriptor.copy_of_start;
         let tensor = &mut self.tensors[id.index()];
         // What has yet to start has started nowhere.
@@ -118,7 +134,7 @@ impl Optimizer {
         }
         (tensor.steps, tensor.moved) = (progress.steps, progress.moved);
         tensor.started_at_zero = started_at_zero && copy_of_start.is_some();
-        tensor.master_is_set = progress.steps > 0;
+        tensor.master_is_set = progress.master_is_set;
         Ok(())
     }
 }

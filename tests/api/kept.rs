@@ -20,7 +20,12 @@ fn a_start_that_was_given_back_comes_back_with_a_checkpoint() {
         let (mut p, g) = (vec![0.0f32; 100], vec![1.0f32; 100]);
         optimizer.step(&mut [TensorStep::new(id, &mut p, &g)]).unwrap();
         assert_eq!(optimizer.state_len(id, "p0"), Ok(0));
-        let progress = TensorProgress { steps, moved: steps > 0, started_at_zero: false };
+        let progress = TensorProgress {
+            steps,
+            moved: steps > 0,
+            started_at_zero: false,
+            master_is_set: false,
+        };
         optimizer.set_tensor_progress(id, progress).unwrap();
         assert_eq!(optimizer.state_len(id, "p0"), Ok(100));
         p.fill(3.0);
@@ -100,4 +105,39 @@ fn an_absent_gradient_is_of_no_type() {
     let tensor = unsafe { TensorStep::from_raw(id, DType::F32, 2, start, none, &[]) };
     optimizer.step(&mut [tensor]).unwrap();
     assert_eq!(p, [1.0, 2.0]);
+}
+
+/// A restart forgets that the tensor has stepped, and a checkpoint after it must not forget the rest.
+#[test]
+fn a_checkpoint_after_a_restart_keeps_master_copies() {
+    let new = || {
+        let mut optimizer = Optimizer::new(&config(Algorithm::Adan)).unwrap();
+        let id = optimizer.add_tensor(GroupId::FIRST, "w", DType::Bf16, 300).unwrap();
+        (optimizer, id)
+    };
+    let g = |step: usize| -> Vec<bf16> {
+        (0..300)
+            .map(|i| bf16::from_f32_const(((i * 7 + step * 13) % 17) as f32 / 8.0 - 0.9))
+            .collect()
+    };
+    let ((mut optimizer, id), (mut other, _)) = (new(), new());
+    let mut p = vec![bf16::ONE; 300];
+    for step in 0..40 {
+        optimizer.step(&mut [TensorStep::new(id, &mut p, &g(step))]).unwrap();
+    }
+    optimizer.restart().unwrap();
+    let names: Vec<_> = optimizer.state_names(id).unwrap().collect();
+    for name in names {
+        let held = optimizer.raw_state_mut(id, name).unwrap().to_vec();
+        other.raw_state_mut(id, name).unwrap().copy_from_slice(&held);
+    }
+    other.set_estimate(GroupId::FIRST, optimizer.estimate(GroupId::FIRST).unwrap()).unwrap();
+    other.set_tensor_progress(id, optimizer.tensor_progress(id).unwrap()).unwrap();
+    let mut q = p.clone();
+    for step in 40..60 {
+        optimizer.step(&mut [TensorStep::new(id, &mut p, &g(step))]).unwrap();
+        other.step(&mut [TensorStep::new(id, &mut q, &g(step))]).unwrap();
+    }
+    let masters = [&optimizer, &other].map(|o| o.state::<f32>(id, "master").unwrap().to_vec());
+    assert!(p == q && masters[0] == masters[1]);
 }

@@ -97,11 +97,17 @@ fn estimate_that_cannot_be_is_refused_and_changes_nothing() {
         (EstimateState { totals, ..good }, "running total"),
         (EstimateState { g0_norm: 0.0, ..good }, "g0_norm"),
         (EstimateState { g0_norm: f64::INFINITY, ..good }, "g0_norm"),
+        (EstimateState { k: u64::MAX, ..good }, "k"),
     ] {
         let error = run.optimizer.set_estimate(GroupId::FIRST, bad).unwrap_err();
         assert!(error.to_string().contains(word), "{error}");
         assert_eq!(run.optimizer.estimate(GroupId::FIRST).unwrap(), good);
     }
+    let known = run.optimizer.tensor_progress(run.ids[0]).unwrap();
+    let bad = TensorProgress { steps: u64::MAX, ..known };
+    let error = run.optimizer.set_tensor_progress(run.ids[0], bad).unwrap_err();
+    assert!(error.to_string().contains("steps"), "{error}");
+    assert_eq!(run.optimizer.tensor_progress(run.ids[0]).unwrap(), known);
     let unknown = run.optimizer.set_estimate(GroupId::new(1), good).unwrap_err();
     assert!(matches!(unknown, Error::UnknownGroup { .. }));
     assert!(matches!(run.optimizer.estimate(GroupId::new(1)), Err(Error::UnknownGroup { .. })));
@@ -125,13 +131,14 @@ fn each_group_with_its_own_d_is_restored() {
 fn progress_of_no_steps_sets_the_state_up_again() {
     let mut run = new_run(Algorithm::Prodigy);
     step(&mut run, 0);
-    let none = TensorProgress { steps: 0, moved: false, started_at_zero: false };
+    let none =
+        TensorProgress { steps: 0, moved: false, started_at_zero: false, master_is_set: false };
     run.optimizer.set_tensor_progress(run.ids[0], none).unwrap();
     let before = run.p[0].clone();
     step(&mut run, 1);
     assert_eq!(run.state(0, "p0"), before, "p0 is the parameter as of its first gradient");
     let id = run.optimizer.add_tensor(GroupId::FIRST, "zero", DType::F32, 9).unwrap();
-    let zero = TensorProgress { steps: 1, moved: true, started_at_zero: true };
+    let zero = TensorProgress { steps: 1, moved: true, started_at_zero: true, master_is_set: true };
     run.optimizer.set_tensor_progress(id, zero).unwrap();
     assert_eq!(run.optimizer.state_len(id, "p0").unwrap(), 0);
 }

@@ -36,3 +36,5 @@ mod run;
 
 #[cfg(target_arch = "x86_64")]
 mod environment;
+#[cfg(unix)]
+mod read_only;

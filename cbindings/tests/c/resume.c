@@ -51,7 +51,7 @@ static void goes_on(dadapt_algorithm algorithm)
     OK(dadapt_optimizer_estimate(opt[0], 0, &estimate));
     OK(dadapt_optimizer_tensor_progress(opt[0], id[0], &progress));
     CHECK(estimate.k == 4 && estimate.d == d_of(opt[0]) && estimate.reserved == 0);
-    CHECK(progress.steps == 4 && progress.moved == 1 && progress.started_at_zero == 0);
+    CHECK(progress.steps == 4 && progress.moved == 1 && progress.started_at_zero == 0 && progress.master_is_set == 1);
     OK(dadapt_optimizer_set_estimate(opt[1], 0, &estimate));
     OK(dadapt_optimizer_set_tensor_progress(opt[1], id[1], &progress));
     for (int i = 0; i < 4; i++) {
@@ -112,7 +112,7 @@ static void refusals(void)
     OK(dadapt_optimizer_estimate(opt, 0, &bad));
     CHECK(bad.k == good.k && bad.d == -3.0);
 
-    dadapt_progress progress = {sizeof progress, 1, 1, 0};
+    dadapt_progress progress = {sizeof progress, 1, 1, 0, 0, 0};
     OK(dadapt_optimizer_set_tensor_progress(opt, id, &progress));
     progress.moved = 7;
     FAILS(DADAPT_ERROR_RESERVED, "moved", dadapt_optimizer_set_tensor_progress(opt, id, &progress));

@@ -72,10 +72,13 @@ impl Format {
 
 /// Does something for registers of a group's values and their codes, the last with copies of as much as
 /// there is, and asks for codes of a later group. `codes` holds a code for each value, and what is done
-/// reads and writes no more than a register's worth.
+/// reads and writes no more than a register's worth. Only where it says `writes` are codes written: a
+/// gradient may lie in memory that cannot be, or that others read.
 // A closure is not sure to be inlined, and what is not is not compiled for the instruction set.
 macro_rules! for_registers {
-    (<$simd:ty, $codec:ty>, $values:expr, $codes:expr, |$at:pat_param, $value_at:ident, $code_at:ident| $then:block) => {{
+    (reads $($rest:tt)*) => { for_registers!(false, $($rest)*) };
+    (writes $($rest:tt)*) => { for_registers!(true, $($rest)*) };
+    ($writes:literal, <$simd:ty, $codec:ty>, $values:expr, $codes:expr, |$at:pat_param, $value_at:ident, $code_at:ident| $then:block) => {{
         let (values, codes): (&mut [f32], *mut u8) = ($values, $codes);
         let (len, values) = (values.len(), values.as_mut_ptr());
         let code = |at: usize| codes.wrapping_add(at * <$codec>::BYTES);
@@ -95,7 +98,9 @@ macro_rules! for_registers {
             $code_at.copy_from_nonoverlapping(code(whole), bytes);
             $then
             values.wrapping_add(whole).copy_from_nonoverlapping($value_at, rest);
-            code(whole).copy_from_nonoverlapping($code_at, bytes);
+            if $writes {
+                code(whole).copy_from_nonoverlapping($code_at, bytes);
+            }
         }
     }};
 }
@@ -121,7 +126,7 @@ impl Decode<'_> {
             let codes = from.codes.wrapping_add(group * GROUP * C::BYTES);
             // SAFETY: as above.
             unsafe {
-                for_registers!(<S, C>, to, codes, |_, to, codes| {
+                for_registers!(reads <S, C>, to, codes, |_, to, codes| {
                     let values = C::decode(bits, C::load(bits, codes, 0), scale);
                     bits.store32(to.cast(), bits.of(values));
                 });
@@ -169,7 +174,7 @@ impl Encode<'_> {
             let codes = to.codes.wrapping_add(group * GROUP * C::BYTES);
             // SAFETY: as above.
             unsafe {
-                for_registers!(<S, C>, values, codes, |at, values, codes| {
+                for_registers!(writes <S, C>, values, codes, |at, values, codes| {
                     let x = bits.load32(values.cast());
                     let rounding = masked(bits, noise_at(bits, &noise, (at / HALF, at % HALF)), mask);
                     let (code, kept) = C::encode(bits, x, scale.unwrap_or(Scale::NONE), rounding);
@@ -206,7 +211,7 @@ impl Round<'_> {
             let to = self.to.wrapping_add(group * GROUP * C::BYTES);
             // SAFETY: this function's own contract.
             unsafe {
-                for_registers!(<S, C>, values, to, |at, values, codes| {
+                for_registers!(writes <S, C>, values, to, |at, values, codes| {
                     let x = bits.load32(values.cast());
                     let rounding = match self.noise {
                         Some(_) => masked(bits, noise_at(bits, &noise, (at / HALF, at % HALF)), mask),
@@ -237,7 +242,7 @@ impl Adopt<'_> {
             let from = self.from.cast_mut().wrapping_add(group * GROUP * C::BYTES);
             // SAFETY: this function's own contract.
             unsafe {
-                for_registers!(<S, C>, master, from, |_, master, codes| {
+                for_registers!(reads <S, C>, master, from, |_, master, codes| {
                     let (x, found) = (bits.load32(master.cast()), C::load(bits, codes, 0));
                     let (expected, _) = C::encode(bits, x, Scale::NONE, Rounding::Nearest);
                     let adopted = bits.of(C::decode(bits, found, Scale::NONE));
