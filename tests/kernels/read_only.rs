@@ -1,7 +1,7 @@
 //! Gradients are never written: they may lie in memory that cannot be.
 
 use crate::isas::each_isa;
-use dadapt::{Algorithm, Config, DType, Element, GroupId, Key, Optimizer, TensorStep, bf16, f16};
+use dadapt::{Algorithm, Config, Element, GroupId, Key, Optimizer, TensorStep, bf16, f16};
 use std::ptr;
 use std::slice;
 
