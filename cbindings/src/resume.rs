@@ -108,6 +108,13 @@ fn switch(value: i32, field: &str) -> Outcome<bool> {
     }
 }
 
+fn zero(value: i32, field: &str) -> Outcome {
+    match value {
+        0 => Ok(()),
+        _ => Err(Failure::new(DADAPT_ERROR_RESERVED, format!("{field} is {value}, not 0"))),
+    }
+}
+
 /// What a group's estimate carries on, to be saved. Without d_per_group, every group's is the same.
 ///
 /// estimate: out, as far as its struct_size goes.
@@ -159,10 +166,7 @@ pub unsafe extern "C" fn dadapt_optimizer_set_estimate(
     let work = |o: &mut dadapt_optimizer| {
         // SAFETY: this function's contract.
         let given = unsafe { read_struct(estimate, "estimate")? };
-        if given.reserved != 0 {
-            let detail = format!("estimate->reserved is {}, not 0", given.reserved);
-            return Err(Failure::new(DADAPT_ERROR_RESERVED, detail));
-        }
+        zero(given.reserved, "estimate->reserved")?;
         let state = EstimateState {
             k: given.k,
             d: given.d,
@@ -225,10 +229,7 @@ pub unsafe extern "C" fn dadapt_optimizer_set_tensor_progress(
     let work = |o: &mut dadapt_optimizer| {
         // SAFETY: this function's contract.
         let given = unsafe { read_struct(progress, "progress")? };
-        if given.reserved != 0 {
-            let detail = format!("progress->reserved is {}, not 0", given.reserved);
-            return Err(Failure::new(DADAPT_ERROR_RESERVED, detail));
-        }
+        zero(given.reserved, "progress->reserved")?;
         let known = TensorProgress {
             steps: given.steps,
             moved: switch(given.moved, "progress->moved")?,

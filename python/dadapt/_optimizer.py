@@ -256,8 +256,8 @@ class Optimizer(torch.optim.Optimizer):
 
     @torch.no_grad()
     def restart_opt(self):
-        """Adan's restart: forgets all state, and starts it anew with the next gradient; ``d`` and ``k``
-        stay."""
+        """Adan's restart: forgets all state, and starts it anew with the next gradient; ``d``, ``k``
+        and master copies of parameters stay."""
         if "pre_grad" not in self.spec.slots:
             raise Error(
                 f"{type(self).__name__} has no restart: DAdaptAdan and DAdaptAdanIP have one"

@@ -190,8 +190,8 @@ class Session:
         entry.state, entry.pending = held, False
         self.committed += 1
         zero = self.spec.algorithm == "prodigy" and "p0" in held and not held["p0"].any()
-        started = steps > 0
-        self.native.set_progress(entry.number, steps, started and moved, started and zero, started)
+        # A master copy is one of the parameter by now, whatever the steps: also after a restart.
+        self.native.set_progress(entry.number, steps, steps > 0 and moved, steps > 0 and zero, True)
 
     def register_waiting(self, groups, everything=False):
         """Registers the parameters that have their first gradient."""

@@ -150,6 +150,8 @@ class Optimizer:
             raise Error(f"the state is of {len(held)} parameters, not of {len(self.arrays)}")
         places = []
         for tensor, one, name in zip(self.tensors, held, self.names):
+            if len(one["progress"]) != 4:
+                raise Error(f"the progress of {name} is of another version: {one['progress']}")
             for key, view in self.views(tensor).items():
                 given = one.get(key)
                 if given is None or given.shape != view.shape or given.dtype != view.dtype:

@@ -234,6 +234,19 @@ def test_copies_go_on():
     assert same(bits(ours), bits(theirs))
 
 
+def test_a_restart_leaves_master_copies():
+    p = torch.nn.Parameter(torch.ones(50, dtype=torch.bfloat16))
+    optimizer = dadapt.DAdaptAdan([p], d0=1e-12, growth_rate=1.0)
+    p.grad = torch.ones_like(p)
+    optimizer.step()
+    # Between two numbers of bf16; steps are less than an ulp of it.
+    between = 1.0 + 2.0**-10
+    optimizer.state[p]["master"].fill_(between)
+    optimizer.restart_opt()
+    optimizer.step()
+    assert (optimizer.state[p]["master"] == between).all()
+
+
 def test_master_is_a_switch():
     with pytest.raises(dadapt.OptionError, match="master"):
         OURS["adam"](new_parameters(), master=2)

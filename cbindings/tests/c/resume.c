@@ -51,7 +51,8 @@ static void goes_on(dadapt_algorithm algorithm)
     OK(dadapt_optimizer_estimate(opt[0], 0, &estimate));
     OK(dadapt_optimizer_tensor_progress(opt[0], id[0], &progress));
     CHECK(estimate.k == 4 && estimate.d == d_of(opt[0]) && estimate.reserved == 0);
-    CHECK(progress.steps == 4 && progress.moved == 1 && progress.started_at_zero == 0 && progress.master_is_set == 1);
+    CHECK(progress.steps == 4 && progress.moved == 1 && progress.started_at_zero == 0);
+    CHECK(progress.master_is_set == 1 && progress.reserved == 0);
     OK(dadapt_optimizer_set_estimate(opt[1], 0, &estimate));
     OK(dadapt_optimizer_set_tensor_progress(opt[1], id[1], &progress));
     for (int i = 0; i < 4; i++) {
@@ -117,6 +118,17 @@ static void refusals(void)
     progress.moved = 7;
     FAILS(DADAPT_ERROR_RESERVED, "moved", dadapt_optimizer_set_tensor_progress(opt, id, &progress));
     progress.moved = 1;
+    progress.master_is_set = 2;
+    FAILS(DADAPT_ERROR_RESERVED, "master_is_set",
+          dadapt_optimizer_set_tensor_progress(opt, id, &progress));
+    progress.master_is_set = 0;
+    progress.reserved = 3;
+    FAILS(DADAPT_ERROR_RESERVED, "reserved", dadapt_optimizer_set_tensor_progress(opt, id, &progress));
+    progress.reserved = 0;
+    progress.steps = UINT64_MAX;
+    FAILS(DADAPT_ERROR_OUT_OF_BOUNDS, "steps",
+          dadapt_optimizer_set_tensor_progress(opt, id, &progress));
+    progress.steps = 1;
     FAILS(DADAPT_ERROR_UNKNOWN_TENSOR, "9", dadapt_optimizer_set_tensor_progress(opt, 9, &progress));
     FAILS(DADAPT_ERROR_UNKNOWN_TENSOR, "9", dadapt_optimizer_tensor_progress(opt, 9, &progress));
     OK(dadapt_optimizer_step_begin(opt));
