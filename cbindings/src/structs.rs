@@ -109,14 +109,14 @@ unsafe fn read_tensor(start: *const u8, size: usize, place: Place) -> Outcome<da
 
 /// # Safety
 /// `given`'s arrays are as the step asks for which it is.
-#[inline]
+#[inline(always)]
 unsafe fn tensor_step(
     optimizer: &Optimizer,
     place: Place,
     given: &dadapt_tensor,
 ) -> Outcome<TensorStep<'static, 'static>> {
     let id = TensorId::from_code(given.id);
-    let dtype: DType = match given.dtype {
+    let dtype = match given.dtype {
         0 => optimizer.tensor_info(id)?.0,
         code => DType::from_code(code)?,
     };

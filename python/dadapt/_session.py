@@ -242,7 +242,8 @@ class Session:
         self.sizes = self.sizes_of(self.plain_p)
         self.plain_slots = [slot for slot, key in enumerate(keys) if key]
         self.plain_arrays = getter([key for key in keys if key])
-        self.p_pointers = self.state_pointers = None
+        # As lists: making an array takes longer than all the rest, and is seldom needed.
+        self.p_pointers = self.g_pointers = self.state_pointers = None
         self.versions = Versions(self.plain_p)
 
     def describe(self, entry, place):
@@ -314,20 +315,20 @@ class Session:
         """The gradients of plain parameters, where they are, and whether some may be missing."""
         grads = list(map(GRAD, self.plain_p))
         try:
-            pointers = array("Q", map(DATA_PTR, grads))
+            pointers = list(map(DATA_PTR, grads))
             usable = self.sizes_of(grads) == self.sizes and all(map(IS_CONTIGUOUS, grads))
         except (TypeError, RuntimeError):  # None, or sparse
             usable = False
         if not usable:
             pairs = zip(self.plain, grads)
-            pointers = array("Q", (entry.gradient(g, copies) for entry, g in pairs))
+            pointers = [entry.gradient(g, copies) for entry, g in pairs]
             return grads, pointers, True
         return grads, pointers, False
 
     def place_plain(self):
         """Notes where plain parameters and their state are now."""
         n = len(self.plain)
-        pointers = array("Q", map(DATA_PTR, self.plain_p))
+        pointers = list(map(DATA_PTR, self.plain_p))
         if pointers != self.p_pointers:
             if not all(entry.still_fits() for entry in self.plain):
                 raise Stale
@@ -335,17 +336,17 @@ class Session:
                 raise Stale
             if list(map(DTYPE, self.plain_p)) != self.dtypes:
                 raise Stale
-            self.words[P : WORDS * n : WORDS] = pointers
+            self.words[P : WORDS * n : WORDS] = array("Q", pointers)
             self.p_pointers = pointers
             self.versions = Versions(self.plain_p)
         tensors = chain.from_iterable(map(self.plain_arrays, self.plain_states))
-        pointers = array("Q", map(DATA_PTR, tensors))
+        pointers = list(map(DATA_PTR, tensors))
         if pointers != self.state_pointers:
             if not all(map(self.state_fits, self.plain)):
                 raise Stale
             for index, slot in enumerate(self.plain_slots):
                 of_slot = pointers[index :: len(self.plain_slots)]
-                self.state_words[slot : self.slots * n : self.slots] = of_slot
+                self.state_words[slot : self.slots * n : self.slots] = array("Q", of_slot)
             self.state_pointers = pointers
 
     def state_fits(self, entry):
@@ -385,7 +386,9 @@ class Session:
         n, copies, written = len(self.plain), [], []
         self.place_plain()
         grads, pointers, some = self.plain_gradients(copies)
-        self.words[G : WORDS * n : WORDS] = pointers
+        if pointers != self.g_pointers:
+            self.words[G : WORDS * n : WORDS] = array("Q", pointers)
+            self.g_pointers = pointers
         updated = []
         if self.others:
             with torch.no_grad():
@@ -462,7 +465,7 @@ class Session:
         g = p.grad
         if entry is None or g is None:
             return
-        temporary = []
+        temporary, self.g_pointers = [], None
         try:
             with torch.no_grad():
                 copy = self.place_other(entry, entry.place, g, temporary)

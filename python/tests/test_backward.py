@@ -52,6 +52,30 @@ def test_steps_in_backward_are_the_usual_ones_to_the_bit(name, dtype):
 
 
 @needs_hooks
+def test_gradients_are_found_where_they_were_before_a_step_in_backward():
+    results = []
+    for within in (False, True):
+        model, x, y = classification()
+        parameters = list(model.parameters())
+        optimizer = OURS["adam"](parameters, **OPTIONS)
+        backward(model, x, y)
+        optimizer.step()
+        kept = [p.grad for p in parameters]
+        optimizer.zero_grad(set_to_none=True)
+        hooks = dadapt.step_in_backward(optimizer) if within else None
+        backward(model, x, y)
+        optimizer.step()
+        if hooks:
+            hooks.remove()
+        for p, g in zip(parameters, kept):
+            p.grad = g
+        optimizer.step()
+        results.append((bits(parameters), optimizer.param_groups[0]["d"]))
+    (p, d), (p_within, d_within) = results
+    assert d == d_within and same(p, p_within)
+
+
+@needs_hooks
 def test_gradients_do_not_pile_up():
     """Of twelve layers there is a gradient of one at a time."""
     model = torch.nn.Sequential(*(torch.nn.Linear(64, 64) for _ in range(12)))

@@ -11,7 +11,7 @@ use crate::kernel::coded::CodedFn;
 use crate::kernel::isa::Token;
 use crate::kernel::kept::Coded;
 use crate::kernel::scan::{finite_fn, sum_sq_fn};
-use crate::kernel::sweep::{GroupPlan, MAX_LEN, Streams, SweepFn, ZEROS};
+use crate::kernel::sweep::{Ahead, GroupPlan, MAX_LEN, Streams, SweepFn, ZEROS};
 use std::mem::MaybeUninit;
 use std::ops::Range;
 use std::slice;
@@ -79,10 +79,12 @@ impl Jobs {
     /// Until [`clear`](Jobs::clear): the arrays of the job hold `len` aligned elements of its dtype,
     /// statistics one for each element of the slice, null where the sweep's passes read nothing;
     /// those of all jobs but `g` overlap nothing, and nobody else uses them.
-    pub(crate) unsafe fn push(&mut self, job: Job) {
-        self.jobs.push(Job { is_coded: job.is_coded(), blocks_before: self.blocks, ..job });
+    #[inline]
+    pub(crate) unsafe fn push(&mut self, mut job: Job) {
+        (job.is_coded, job.blocks_before) = (job.is_coded(), self.blocks);
         self.blocks += job.len.div_ceil(BLOCK);
         self.len += job.len;
+        self.jobs.push(job);
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Job> {
@@ -98,10 +100,10 @@ impl Jobs {
         self.len
     }
 
-    /// Calls `f(job, start, len)` for the part that each job has of a range of blocks, which counts
-    /// over all jobs.
+    /// Calls `f(job, start, len, next)` for the part that each job has of a range of blocks, which
+    /// counts over all jobs; `next` is the job that follows in the range.
     #[inline]
-    fn for_parts(&self, range: Range<usize>, mut f: impl FnMut(&Job, usize, usize)) {
+    fn for_parts(&self, range: Range<usize>, mut f: impl FnMut(&Job, usize, usize, Option<&Job>)) {
         // The last job that starts at or before the range; empty jobs have no blocks.
         let first = self.jobs.partition_point(|job| job.blocks_before <= range.start);
         let mut at = range.start;
@@ -110,13 +112,11 @@ impl Jobs {
             if at >= range.end {
                 return;
             }
-            if let Some(next) = jobs.get(i + 1).filter(|next| next.blocks_before < range.end) {
-                next.prefetch();
-            }
             let start = (at - job.blocks_before) * BLOCK;
             let end = job.len.min((range.end - job.blocks_before) * BLOCK);
             if start < end {
-                f(job, start, end - start);
+                let next = jobs.get(i + 1).filter(|next| next.blocks_before < range.end);
+                f(job, start, end - start, next);
                 at = job.blocks_before + end.div_ceil(BLOCK);
             }
         }
@@ -133,9 +133,9 @@ impl Jobs {
         (slots, count): (&[Slot], usize),
         into: &mut Sums,
     ) {
-        self.reduce(machine, count, into, |job, start, len, sums| {
+        self.reduce(machine, count, into, |job, (start, len), next, sums| {
             let plan = &plans[job.plan];
-            let block = Block { kernels, token: machine.token, plan, slots, job, start, len };
+            let block = Block { kernels, token: machine.token, plan, slots, job, start, len, next };
             // SAFETY: `push`'s caller vouched for the arrays; the block lies within them, and
             // `reduce` gives each block once.
             let (partial, lost) = unsafe { block.run() };
@@ -151,7 +151,7 @@ impl Jobs {
     /// The sum of squares of all gradients, each times its job's weight; the first of the sums.
     pub(crate) fn sum_sq(&self, machine: &Machine, weight: impl Fn(&Job) -> f64 + Sync) -> Sums {
         let mut sums = no_sums();
-        self.reduce(machine, 1, &mut sums, |job, start, len, sums| {
+        self.reduce(machine, 1, &mut sums, |job, (start, len), _, sums| {
             let g = job.g_at(start);
             // SAFETY: `push`'s caller vouched for the gradient; the block lies within it.
             let partial = unsafe { sum_sq(machine.token, job.formats.g, g, len) };
@@ -165,7 +165,7 @@ impl Jobs {
         let finite = AtomicBool::new(true);
         for_each_piece(machine.threads, self.blocks, self.len, |pieces| {
             for range in pieces {
-                self.for_parts(range, |job, start, len| {
+                self.for_parts(range, |job, start, len, _| {
                     let g = job.g_at(start);
                     // SAFETY: `push`'s caller vouched for the gradient; the part lies within it.
                     if unsafe { finite_fn(job.formats.g)(machine.token, g, len) } != 0.0 {
@@ -177,18 +177,20 @@ impl Jobs {
         finite.into_inner()
     }
 
-    /// Calls `block` once for every block, to add to the first `count` sums.
+    /// Calls `block(job, place, next, sums)` once for every block, to add to the first `count` sums;
+    /// `next` is the job that follows after a job's last.
     fn reduce(
         &self,
         machine: &Machine,
         count: usize,
         into: &mut Sums,
-        block: impl Fn(&Job, usize, usize, &mut Sums) + Sync,
+        block: impl Fn(&Job, (usize, usize), Option<&Job>, &mut Sums) + Sync,
     ) {
         let all = |range: Range<usize>, sums: &mut Sums| {
-            self.for_parts(range, |job, start, len| {
+            self.for_parts(range, |job, start, len, next| {
                 for at in (0..len).step_by(BLOCK) {
-                    block(job, start + at, BLOCK.min(len - at), sums);
+                    let next = next.filter(|_| at + BLOCK >= len);
+                    block(job, (start + at, BLOCK.min(len - at)), next, sums);
                 }
             });
         };
@@ -223,6 +225,8 @@ pub(super) struct Block<'a> {
     pub(super) job: &'a Job,
     pub(super) start: usize,
     pub(super) len: usize,
+    /// What is swept next, if it is another job.
+    next: Option<&'a Job>,
 }
 
 impl Block<'_> {
@@ -241,8 +245,11 @@ impl Block<'_> {
         if job.gradient == Gradient::Zero {
             streams.g = ZEROS.as_ptr();
         }
+        let next = self.next.filter(|next| !next.is_coded && next.dtype == job.dtype);
+        let ahead = next.map(|next| Ahead { streams: &next.streams, len: next.len });
         // SAFETY: this function's own contract is the kernel's.
-        let sums = unsafe { self.sweep_fn()(self.token, kernel, &streams, self.len, job.first) };
+        let sums =
+            unsafe { self.sweep_fn()(self.token, kernel, &streams, self.len, job.first, ahead) };
         (sums, 0)
     }
 
@@ -251,6 +258,9 @@ impl Block<'_> {
     // Not inlined: the copy would be on the stack of every block.
     #[inline(never)]
     unsafe fn run_coded(&self, sliced: bool) -> ([f64; MAX_SUMS], u64) {
+        if let Some(next) = self.next {
+            next.prefetch();
+        }
         let mut copy = MaybeUninit::<[u64; BLOCK]>::uninit();
         let mut arrays = self.arrays();
         if let Gradient::KeptIn(slot) = self.job.gradient {
@@ -298,7 +308,7 @@ impl Block<'_> {
             }
             let state = arrays.state.map(|kept| kept.place.codes);
             let streams = Streams { p: arrays.p.place.codes, g: arrays.g.place.codes, state };
-            (self.sweep_fn()(self.token, plan, &streams, len, first), 0)
+            (self.sweep_fn()(self.token, plan, &streams, len, first, None), 0)
         }
     }
 

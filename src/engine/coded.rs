@@ -92,7 +92,7 @@ impl Block<'_> {
         let dropped = if waits { pass::PARAMETER } else { 0 };
         let advance = GroupPlan { pass: plan.pass & !dropped, ..*plan };
         // SAFETY: views hold what the pass reads.
-        let sums = unsafe { self.sweep_fn()(token, &advance, &streams, len, job.first) };
+        let sums = unsafe { self.sweep_fn()(token, &advance, &streams, len, job.first, None) };
         for (i, slot) in self.slots.iter().enumerate() {
             let (kept, set_up) = (&arrays.state[i], job.first && slot.init == Init::Parameter);
             let writes = slot.is_written(plan.pass) || set_up && slot.is_read(plan.pass);
@@ -109,7 +109,7 @@ impl Block<'_> {
         if waits {
             let moves = GroupPlan { pass: plan.pass & (pass::PARAMETER | pass::MOMENT), ..*plan };
             // SAFETY: as above; state is what it is as it is kept.
-            unsafe { self.sweep_fn()(token, &moves, &streams, len, false) };
+            unsafe { self.sweep_fn()(token, &moves, &streams, len, false, None) };
         }
         let kept = arrays.copy.map_or(arrays.p, |(copy, _)| copy);
         if plan.pass & (pass::PARAMETER | pass::MEND) == 0 || kept.is_plain() {

@@ -8,6 +8,7 @@ use crate::kernel::codec::Format;
 use crate::kernel::isa::Token;
 use crate::kernel::prefetch::prefetch_first;
 use crate::kernel::sweep::{Streams, ZEROS};
+use std::ptr;
 
 /// Where the gradient of a job is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,10 +57,10 @@ pub(crate) struct Job {
     /// The slot that holds nothing but zeros and has no memory.
     pub(crate) zeros: Option<usize>,
     pub(crate) gradient: Gradient,
-    /// Whether some array is not of the type that lane functions compute in.
-    pub(super) is_coded: bool,
-    /// Blocks of the jobs before this one.
-    pub(super) blocks_before: usize,
+    /// Whether some array is not of the type that lane functions compute in; found by `Jobs::push`.
+    pub(crate) is_coded: bool,
+    /// Blocks of the jobs before this one; counted by `Jobs::push`.
+    pub(crate) blocks_before: usize,
 }
 
 // SAFETY: a job is a set of pointers that `Jobs::push`'s caller vouched for: nobody else uses what
@@ -69,34 +70,39 @@ unsafe impl Send for Job {}
 unsafe impl Sync for Job {}
 
 impl Job {
-    /// A job over whole arrays, with state that is kept in full and has been set up.
-    pub(crate) fn new(streams: Streams, len: usize, dtype: DType, group: usize) -> Self {
-        let state = [Format::new(dtype, false); MAX_SLOTS];
-        Job {
-            streams,
-            len,
-            dtype,
-            formats: Formats { p: dtype, g: dtype, state },
-            copy: None,
-            master_is_set: false,
-            moves_by_kept: false,
-            noise: 0,
-            group,
-            plan: 0,
-            first: false,
-            slice: Slice::WHOLE,
-            zeros: None,
-            gradient: Gradient::Given,
-            is_coded: false,
-            blocks_before: 0,
-        }
-    }
+    /// No elements of f32, with state that is kept in full and has been set up.
+    pub(crate) const EMPTY: Self = Job {
+        streams: Streams {
+            p: ptr::null_mut(),
+            g: ptr::null(),
+            state: [ptr::null_mut(); MAX_SLOTS],
+        },
+        len: 0,
+        dtype: DType::F32,
+        formats: Formats {
+            p: DType::F32,
+            g: DType::F32,
+            state: [Format::new(DType::F32, false); MAX_SLOTS],
+        },
+        copy: None,
+        master_is_set: false,
+        moves_by_kept: false,
+        noise: 0,
+        group: 0,
+        plan: 0,
+        first: false,
+        slice: Slice::WHOLE,
+        zeros: None,
+        gradient: Gradient::Given,
+        is_coded: false,
+        blocks_before: 0,
+    };
 
     pub(super) fn is_coded(&self) -> bool {
-        let plain = Formats { p: self.dtype, g: self.dtype, ..self.formats };
-        self.copy.is_some()
-            || self.formats != plain
-            || self.formats.state.iter().any(|format| format.dtype != self.dtype)
+        let Formats { p, g, state } = self.formats;
+        // Without branches: it is asked of every tensor in every step.
+        let rounded = state.iter().fold(false, |any, format| any | (format.dtype != self.dtype));
+        self.copy.is_some() | (p != self.dtype) | (g != self.dtype) | rounded
     }
 
     /// Whether steps round the parameter, of which there is no master copy.

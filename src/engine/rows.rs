@@ -225,7 +225,7 @@ impl RowsJob {
                 }
             }
             self.set_up::<E>(slots, tile, len);
-            let sums = (kernel.sweep)(kernel.token, kernel.plan, &streams, len, false);
+            let sums = (kernel.sweep)(kernel.token, kernel.plan, &streams, len, false, None);
             for (i, row) in part.touched.iter().enumerate() {
                 let from = tile.add(i * part.width);
                 columns(self.streams.p, *row).copy_from_nonoverlapping(from, part.width);

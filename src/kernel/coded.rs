@@ -3,7 +3,8 @@
 //!
 //! Registers are decoded as they are loaded and encoded as they are stored: codecs take the ports that
 //! idle while the lane function divides. There is a kernel for each usual way of keeping state and each
-//! algorithm that estimates `d`, for the pass that most steps are; the engine does what they leave.
+//! pass that whole runs consist of: all at once, all but the statistics, and the halves of a step whose
+//! parameter waits for the new `d`. The engine does what they leave.
 //!
 //! State goes by groups. 8-bit state has an exponent for a group, which is known when all of it is
 //! computed, and a parameter that moves by state moves by what that has been rounded to. So a first
@@ -65,6 +66,18 @@ mod mode {
     pub(super) const ALL: [u8; 4] = [FULL, BF16, Q8, COMPACT];
 }
 
+/// Whether there are kernels for a pass.
+const fn has<R, const COEFFS: usize, const SLOTS: usize, const SUMS: usize>(
+    pass: u8,
+    decay: u8,
+) -> bool
+where
+    R: Rule<COEFFS, SLOTS, SUMS>,
+{
+    let is_whole = pass == pass::ALL && SUMS > 0 || pass == pass::UPDATE;
+    (is_whole || R::USES_NEXT_D) && knows::<R, COEFFS, SLOTS, SUMS>(pass, decay)
+}
+
 /// What a slot that may be rounded is kept in.
 #[inline(always)]
 const fn dtype_of(mode: u8, role: Role) -> DType {
@@ -98,7 +111,7 @@ unsafe fn sweep<R, const COEFFS: usize, const SLOTS: usize, const SUMS: usize>(
 where
     R: Rule<COEFFS, SLOTS, SUMS>,
 {
-    if plan.pass != pass::ALL || !len.is_multiple_of(ROW) || matches!(token, Token::Scalar(_)) {
+    if !len.is_multiple_of(ROW) || matches!(token, Token::Scalar(_)) {
         return None;
     }
     let is = |mode: &u8| {
@@ -113,12 +126,19 @@ where
         *coeff = from as f32;
     }
     macro_rules! dispatch {
-        ([$($decay:expr),+], $modes:tt) => { $(dispatch!(@ $decay, $modes);)+ };
-        (@ $decay:expr, [$($mode:expr),+]) => { $(
-            if const { SUMS > 0 && knows::<R, COEFFS, SLOTS, SUMS>(pass::ALL, $decay) }
-                && plan.decay == $decay && $mode == mode
+        ([$($pass:expr),+], $decays:tt, $modes:tt) => { $(dispatch!(@ $pass, $decays, $modes);)+ };
+        (@ $pass:expr, [$($decay:expr),+], $modes:tt) => { $(
+            if const { has::<R, COEFFS, SLOTS, SUMS>($pass, $decay) }
+                && (plan.pass, plan.decay) == ($pass, $decay)
             {
-                let kernel = CodedKernel::<R, COEFFS, SLOTS, SUMS, { $decay }, { $mode }> {
+                dispatch!(@@ $pass, $decay, $modes);
+            }
+        )+ };
+        (@@ $pass:expr, $decay:expr, [$($mode:expr),+]) => { $(
+            if $mode == mode {
+                let kernel = CodedKernel::<
+                    R, COEFFS, SLOTS, SUMS, { $decay }, { $pass }, { $mode }
+                > {
                     token, coeffs, arrays, len, rule: PhantomData
                 };
                 let (sums, lost) = token.dispatch_wide(kernel);
@@ -129,6 +149,7 @@ where
         )+ };
     }
     dispatch!(
+        [pass::ALL, pass::UPDATE, pass::ADVANCE, pass::MOVE],
         [decay::NONE, decay::COUPLED, decay::DECOUPLED],
         [mode::FULL, mode::BF16, mode::Q8, mode::COMPACT]
     );
@@ -161,7 +182,7 @@ struct Group<const SLOTS: usize> {
     scales: [Scale; SLOTS],
 }
 
-/// A block of one algorithm, kind of decay and mode, yet to meet an instruction set.
+/// A block of one algorithm, kind of decay, pass and mode, yet to meet an instruction set.
 struct CodedKernel<
     'a,
     R,
@@ -169,6 +190,7 @@ struct CodedKernel<
     const SLOTS: usize,
     const SUMS: usize,
     const DECAY: u8,
+    const PASS: u8,
     const MODE: u8,
 > {
     token: Token,
@@ -178,8 +200,15 @@ struct CodedKernel<
     rule: PhantomData<R>,
 }
 
-impl<R, const COEFFS: usize, const SLOTS: usize, const SUMS: usize, const DECAY: u8, const MODE: u8>
-    CodedKernel<'_, R, COEFFS, SLOTS, SUMS, DECAY, MODE>
+impl<
+    R,
+    const COEFFS: usize,
+    const SLOTS: usize,
+    const SUMS: usize,
+    const DECAY: u8,
+    const PASS: u8,
+    const MODE: u8,
+> CodedKernel<'_, R, COEFFS, SLOTS, SUMS, DECAY, PASS, MODE>
 where
     R: Rule<COEFFS, SLOTS, SUMS>,
 {
@@ -196,10 +225,26 @@ where
         Format::new(dtype_of(MODE, R::STATE[slot].role), unsigned)
     }
 
+    /// Whether a slot is kept rounded, and so decoded as it is loaded.
+    #[inline(always)]
+    fn is_rounded(slot: usize) -> bool {
+        !Self::is_exact(slot) && Self::format(slot).dtype != DType::F32
+    }
+
+    #[inline(always)]
+    fn reads(slot: usize) -> bool {
+        R::STATE[slot].is_read(PASS)
+    }
+
+    #[inline(always)]
+    fn writes(slot: usize) -> bool {
+        R::STATE[slot].is_written(PASS)
+    }
+
     /// Whether a slot is rounded, in the second loop.
     #[inline(always)]
     fn rounds(slot: usize) -> bool {
-        !Self::is_exact(slot) && Self::format(slot).dtype != DType::F32
+        Self::is_rounded(slot) && Self::writes(slot)
     }
 
     /// Whether any slot is.
@@ -208,10 +253,16 @@ where
         (0..SLOTS).any(Self::rounds)
     }
 
-    /// Whether the parameter moves in the second loop, by state as it is kept.
+    /// Whether the parameter moves.
+    #[inline(always)]
+    fn moves() -> bool {
+        PASS & pass::PARAMETER != 0
+    }
+
+    /// Whether it does so in the second loop, by state as it is kept.
     #[inline(always)]
     fn waits() -> bool {
-        R::MOVES_BY_STATE && MODE != mode::FULL
+        R::MOVES_BY_STATE && MODE != mode::FULL && Self::moves() && PASS & pass::STATE != 0
     }
 
     /// The lane function, with the parameter or without it.
@@ -223,10 +274,13 @@ where
         cell: Cell<f32, S, SLOTS>,
         sums: [S::f32s; SUMS],
     ) -> (Cell<f32, S, SLOTS>, [S::f32s; SUMS]) {
-        if Self::waits() {
-            R::lane::<S, f32, DECAY, { pass::ADVANCE }>(lanes, &coeffs.get(), g, cell, sums)
+        let coeffs = &coeffs.get();
+        if !Self::waits() {
+            R::lane::<S, f32, DECAY, PASS>(lanes, coeffs, g, cell, sums)
+        } else if PASS & pass::SUMS != 0 {
+            R::lane::<S, f32, DECAY, { pass::ADVANCE }>(lanes, coeffs, g, cell, sums)
         } else {
-            R::lane::<S, f32, DECAY, { pass::ALL }>(lanes, &coeffs.get(), g, cell, sums)
+            R::lane::<S, f32, DECAY, { pass::ADVANCE & !pass::SUMS }>(lanes, coeffs, g, cell, sums)
         }
     }
 
@@ -245,8 +299,13 @@ where
         unsafe {
             adopt(self.token, self.arrays, start, len);
             let p = decoded(self.token, p, start, &mut scratch.p[..len]);
-            let g = decoded(self.token, g, start, &mut scratch.g[..len]);
-            for slot in 0..SLOTS {
+            // A parameter that moves by its state alone needs no gradient.
+            let g = if PASS == pass::MOVE {
+                p
+            } else {
+                decoded(self.token, g, start, &mut scratch.g[..len])
+            };
+            for slot in (0..SLOTS).filter(|slot| Self::reads(*slot)) {
                 let (values, place) = (&mut scratch.state[slot][..len], kept[slot].place(start));
                 computed[slot] = values.as_mut_ptr();
                 codes[slot] = place.codes;
@@ -279,8 +338,10 @@ where
         let mut largest = [bits.splat(0); SLOTS];
         for row in (0..len).step_by(ROW) {
             prefetch(p.wrapping_add(row + AHEAD).cast());
-            prefetch(g.wrapping_add(row + AHEAD).cast());
-            for slot in 0..SLOTS {
+            if PASS != pass::MOVE {
+                prefetch(g.wrapping_add(row + AHEAD).cast());
+            }
+            for slot in (0..SLOTS).filter(|slot| Self::reads(*slot)) {
                 let exact = Self::is_exact(slot);
                 let size = if exact { 4 } else { Self::format(slot).dtype.size() };
                 prefetch(codes[slot].wrapping_add((row + AHEAD) * size));
@@ -291,8 +352,8 @@ where
                 unsafe {
                     let x = lanes.load(p.wrapping_add(at));
                     let mut state = [x; SLOTS];
-                    for slot in 0..SLOTS {
-                        state[slot] = if Self::rounds(slot) {
+                    for slot in (0..SLOTS).filter(|slot| Self::reads(*slot)) {
+                        state[slot] = if Self::is_rounded(slot) {
                             let (format, kind) = (Self::format(slot), R::STATE[slot].kept);
                             format.load(bits, kind, (codes[slot], at), scales[slot])
                         } else {
@@ -308,10 +369,10 @@ where
                     for sum in 0..SUMS {
                         run[sum][register] = sums[sum];
                     }
-                    if !Self::waits() {
+                    if Self::moves() && !Self::waits() {
                         lanes.store(p.wrapping_add(at), x);
                     }
-                    for slot in (0..SLOTS).filter(|slot| R::STATE[*slot].is_written(pass::ALL)) {
+                    for slot in (0..SLOTS).filter(|slot| Self::writes(*slot)) {
                         let (format, mut x) = (Self::format(slot), state[slot]);
                         if Self::rounds(slot) && format.saturates(R::STATE[slot].saturates) {
                             x = format.saturated(bits, x);
@@ -366,7 +427,9 @@ where
                 unsafe {
                     let mut state = [lanes.splat(0.0); SLOTS];
                     for slot in 0..SLOTS {
-                        let needed = Self::waits() && R::STATE[slot].is_read(pass::MOVE);
+                        let needed = Self::waits()
+                            && Self::reads(slot)
+                            && R::STATE[slot].is_read(pass::MOVE);
                         if !Self::rounds(slot) && !needed {
                             continue;
                         }
@@ -414,11 +477,14 @@ where
         // SAFETY: this function's own contract: what has been computed is there.
         unsafe {
             for slot in (0..SLOTS).filter(|slot| Self::is_exact(*slot)) {
-                if R::STATE[slot].is_written(pass::ALL) && !kept[slot].is_plain() {
+                if Self::writes(slot) && !kept[slot].is_plain() {
                     // What it is a copy of is of its type.
                     let values = slice::from_raw_parts_mut(computed[slot], len);
                     kept[slot].format.round_all(self.token, values, codes[slot], None);
                 }
+            }
+            if !Self::moves() {
+                return 0;
             }
             let p = slice::from_raw_parts_mut(p, len);
             if let Some((copy, _)) = copy {
@@ -432,8 +498,15 @@ where
     }
 }
 
-impl<R, const COEFFS: usize, const SLOTS: usize, const SUMS: usize, const DECAY: u8, const MODE: u8>
-    WithSimd for CodedKernel<'_, R, COEFFS, SLOTS, SUMS, DECAY, MODE>
+impl<
+    R,
+    const COEFFS: usize,
+    const SLOTS: usize,
+    const SUMS: usize,
+    const DECAY: u8,
+    const PASS: u8,
+    const MODE: u8,
+> WithSimd for CodedKernel<'_, R, COEFFS, SLOTS, SUMS, DECAY, PASS, MODE>
 where
     R: Rule<COEFFS, SLOTS, SUMS>,
 {
@@ -465,7 +538,7 @@ where
                 lost += self.close(&group);
             }
             let is_run = (start + GROUP).is_multiple_of(RUN * ROW) || start + GROUP >= self.len;
-            if is_run {
+            if is_run && PASS & pass::SUMS != 0 {
                 for sum in 0..SUMS {
                     widen::<S, f32>(&run[sum], &mut wide[sum]);
                     run[sum] = [zero; ROW];

@@ -2,7 +2,7 @@
 //! instruction set and element type.
 
 use crate::dtype::Element;
-use pulp::Simd;
+use pulp::{MemMask, Simd};
 use std::marker::PhantomData;
 
 /// Elements in a row: the width of the virtual machine whose sums every instruction set reproduces.
@@ -11,6 +11,7 @@ pub(crate) const ROW: usize = 16;
 /// pulp's registers of this element type and their operations.
 pub(crate) trait LaneElement: Element {
     type Reg<S: Simd>: Copy;
+    type Mask<S: Simd>: Copy;
     /// 1.5 times the number whose last place is twice the smallest normal.
     const FLUSH: Self;
     const ZERO: Self;
@@ -35,14 +36,23 @@ pub(crate) trait LaneElement: Element {
     ) -> Self::Reg<S>;
     fn sign<S: Simd>(simd: S, a: Self::Reg<S>) -> Self::Reg<S>;
     fn at_most<S: Simd>(simd: S, a: Self::Reg<S>, most: Self::Reg<S>) -> Self::Reg<S>;
+    fn first<S: Simd>(simd: S, len: usize) -> Self::Mask<S>;
+    /// # Safety
+    /// What the mask has can be read.
+    unsafe fn load<S: Simd>(simd: S, mask: Self::Mask<S>, from: *const Self) -> Self::Reg<S>;
+    /// # Safety
+    /// What the mask has can be written.
+    unsafe fn store<S: Simd>(simd: S, mask: Self::Mask<S>, to: *mut Self, x: Self::Reg<S>);
 }
 
 macro_rules! lane_element {
     ($ty:ident, $reg:ident, $splat:ident, $add:ident, $sub:ident, $mul:ident, $div:ident,
      $sqrt:ident, $abs:ident, $mul_add:ident, $negate_mul_add:ident, $less_than:ident,
-     $min:ident, $select:ident, $and:ident, $or:ident) => {
+     $min:ident, $select:ident, $and:ident, $or:ident,
+     $mask:ident, $first:ident, $load:ident, $store:ident) => {
         impl LaneElement for $ty {
             type Reg<S: Simd> = S::$reg;
+            type Mask<S: Simd> = S::$mask;
             const FLUSH: Self = 1.5 * (2.0 * <$ty>::MIN_POSITIVE / <$ty>::EPSILON);
             const ZERO: Self = 0.0;
             const ONE: Self = 1.0;
@@ -104,6 +114,21 @@ macro_rules! lane_element {
                 }
                 simd.$min(most, a)
             }
+            #[inline(always)]
+            fn first<S: Simd>(simd: S, len: usize) -> S::$mask {
+                simd.$first(0, len as _).mask()
+            }
+            #[inline(always)]
+            unsafe fn load<S: Simd>(simd: S, mask: S::$mask, from: *const Self) -> S::$reg {
+                // Of the bare mask: pulp's own goes through a table of functions.
+                // SAFETY: the caller vouches for the memory.
+                unsafe { simd.$load(MemMask::new(mask), from) }
+            }
+            #[inline(always)]
+            unsafe fn store<S: Simd>(simd: S, mask: S::$mask, to: *mut Self, x: S::$reg) {
+                // SAFETY: the caller vouches for the memory.
+                unsafe { simd.$store(MemMask::new(mask), to, x) }
+            }
         }
     };
 }
@@ -124,7 +149,11 @@ lane_element!(
     min_f32s,
     select_f32s,
     and_f32s,
-    or_f32s
+    or_f32s,
+    m32s,
+    mask_between_m32s,
+    mask_load_ptr_f32s,
+    mask_store_ptr_f32s
 );
 lane_element!(
     f64,
@@ -142,7 +171,11 @@ lane_element!(
     min_f64s,
     select_f64s,
     and_f64s,
-    or_f64s
+    or_f64s,
+    m64s,
+    mask_between_m64s,
+    mask_load_ptr_f64s,
+    mask_store_ptr_f64s
 );
 
 /// What a lane function computes with. Each operation rounds once, to nearest; nothing is fused
@@ -247,5 +280,26 @@ impl<S: Simd, E: LaneElement> Lanes<S, E> {
     pub(crate) unsafe fn store(self, to: *mut E, x: E::Reg<S>) {
         // SAFETY: the caller vouches for the memory.
         unsafe { to.cast::<E::Reg<S>>().write_unaligned(x) }
+    }
+    /// The first `len <= LEN` elements of a register.
+    #[inline(always)]
+    pub(crate) fn first(self, len: usize) -> E::Mask<S> {
+        E::first(self.0, len)
+    }
+    /// Zeros where the mask has none.
+    ///
+    /// # Safety
+    /// The elements that the mask has can be read at `from`, at any alignment.
+    #[inline(always)]
+    pub(crate) unsafe fn load_some(self, mask: E::Mask<S>, from: *const E) -> E::Reg<S> {
+        // SAFETY: this function's own contract.
+        unsafe { E::load(self.0, mask, from) }
+    }
+    /// # Safety
+    /// The elements that the mask has can be written at `to`, at any alignment; no others are.
+    #[inline(always)]
+    pub(crate) unsafe fn store_some(self, mask: E::Mask<S>, to: *mut E, x: E::Reg<S>) {
+        // SAFETY: this function's own contract.
+        unsafe { E::store(self.0, mask, to, x) }
     }
 }

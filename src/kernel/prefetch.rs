@@ -1,4 +1,6 @@
-//! Asking for memory ahead of its use.
+//! Asking for memory ahead of its use. What is there is not read, and need not be memory.
+
+use super::lanes::ROW;
 
 const LINE: usize = 64;
 /// The most that is asked for of an array at once.
@@ -6,7 +8,7 @@ const FIRST: usize = 4096;
 /// How many elements ahead a kernel with codecs asks for memory.
 pub(crate) const AHEAD: usize = 512;
 
-/// Asks for the beginning of an array; what is there is not read, and need not be memory.
+/// Asks for the beginning of an array.
 #[inline(always)]
 pub(crate) fn prefetch_first(start: *const u8, bytes: usize) {
     for line in (0..bytes.min(FIRST)).step_by(LINE) {
@@ -25,4 +27,20 @@ pub(crate) fn prefetch(line: *const u8) {
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = line;
+}
+
+/// Asks for a row of 16 elements, not nearer than the second cache: the first has no room for what is
+/// worked on and what comes next.
+#[inline(always)]
+pub(crate) fn prefetch_row<E>(row: *const E) {
+    #[cfg(target_arch = "x86_64")]
+    for line in (0..ROW * size_of::<E>()).step_by(LINE) {
+        // SAFETY: a prefetch reads nothing that could be seen, whatever the address.
+        unsafe {
+            use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+            _mm_prefetch::<_MM_HINT_T1>(row.cast::<i8>().wrapping_add(line));
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = row;
 }

@@ -19,7 +19,7 @@ pub(crate) fn widen<S: Simd, E: LaneElement>(run: &[E::Reg<S>; ROW], wide: &mut 
         unsafe { lanes.as_mut_ptr().cast::<E::Reg<S>>().write_unaligned(run[register]) };
     }
     // Left to see them, LLVM keeps the lanes of AVX-512 as scalars, through every row of the run.
-    let row = if Lanes::<S, E>::PER_ROW == 1 { std::hint::black_box(row) } else { row };
+    let row = if size_of::<E::Reg<S>>() == 64 { std::hint::black_box(row) } else { row };
     for lane in 0..ROW {
         wide[lane] += row[lane].to_f64();
     }

@@ -5,6 +5,7 @@
 
 use super::isa::Token;
 use super::lanes::{LaneElement, Lanes, ROW};
+use super::prefetch::prefetch_row;
 use super::sums::{RUN, Wide, fold, widen};
 use crate::algorithm::{
     Algorithm, Init, MAX_COEFFS, MAX_SLOTS, MAX_SUMS, Rule, Visitor, decay, pass,
@@ -12,6 +13,7 @@ use crate::algorithm::{
 use crate::dtype::DType;
 use pulp::{Simd, WithSimd};
 use std::marker::PhantomData;
+use std::ops::Range;
 use std::ptr;
 
 /// The most elements that a kernel is given at once.
@@ -49,16 +51,24 @@ pub(crate) struct GroupPlan {
     pub(crate) pass: u8,
 }
 
+/// What is swept after a block, if that is known.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ahead<'a> {
+    pub(crate) streams: &'a Streams,
+    pub(crate) len: usize,
+}
+
 /// Sweeps one block of `len <= MAX_LEN` elements and returns its sums, unweighted.
 ///
-/// Where `first`, the state is set up before, whatever it holds.
+/// Where `first`, the state is set up before, whatever it holds. Memory is asked for what lies ahead,
+/// which is of the kernel's type; nothing there is read.
 ///
 /// # Safety
 /// Every array of `streams` that the plan's pass reads holds `len` elements of the kernel's type;
 /// those other than `g` may be written by nobody else, and none overlaps another. State may hold
 /// anything where `first`.
 pub(crate) type SweepFn =
-    unsafe fn(Token, &GroupPlan, &Streams, len: usize, first: bool) -> [f64; MAX_SUMS];
+    unsafe fn(Token, &GroupPlan, &Streams, usize, bool, Option<Ahead<'_>>) -> [f64; MAX_SUMS];
 
 /// The kernel of an algorithm and element type, f32 or f64, for every instruction set.
 pub(crate) fn sweep_fn(algorithm: Algorithm, dtype: DType) -> SweepFn {
@@ -93,18 +103,17 @@ unsafe fn sweep<E, R, const COEFFS: usize, const SLOTS: usize, const SUMS: usize
     streams: &Streams,
     len: usize,
     first: bool,
+    ahead: Option<Ahead<'_>>,
 ) -> [f64; MAX_SUMS]
 where
     E: LaneElement,
     R: Rule<COEFFS, SLOTS, SUMS>,
 {
-    let mut state = [ptr::null_mut::<E>(); SLOTS];
-    for (slot, from) in state.iter_mut().zip(streams.state) {
-        *slot = from.cast();
-    }
-    let arrays = Arrays { p: streams.p.cast::<E>(), g: streams.g.cast::<E>(), state };
+    let arrays = Arrays::<E, SLOTS>::of(streams);
+    let ahead = ahead.unwrap_or(Ahead { streams, len: 0 });
+    let ahead = (Arrays::of(ahead.streams), ahead.len);
     if first {
-        for (slot, to) in R::STATE.iter().zip(state) {
+        for (slot, to) in R::STATE.iter().zip(arrays.state) {
             if slot.is_read(plan.pass) && to.cast_const().cast() != ZEROS.as_ptr() {
                 // SAFETY: the slot and its source hold `len` elements each and do not overlap, by
                 // the caller's contract, and `ZEROS` is not written.
@@ -126,7 +135,7 @@ where
                 // SAFETY: this function's own contract is the kernel's.
                 let kernel = unsafe {
                     Kernel::<E, R, COEFFS, SLOTS, SUMS, { $decay }, { $pass }>::new(
-                        coeffs, arrays, len,
+                        coeffs, arrays, len, ahead,
                     )
                 };
                 let mut out = [0.0; MAX_SUMS];
@@ -212,9 +221,23 @@ struct Arrays<E, const SLOTS: usize> {
     state: [*mut E; SLOTS],
 }
 
+impl<E, const SLOTS: usize> Arrays<E, SLOTS> {
+    #[inline(always)]
+    fn of(streams: &Streams) -> Self {
+        let mut state = [ptr::null_mut(); SLOTS];
+        for (slot, from) in state.iter_mut().zip(streams.state) {
+            *slot = from.cast();
+        }
+        Arrays { p: streams.p.cast(), g: streams.g.cast(), state }
+    }
+}
+
 /// Aligned to a cache line: a register that lies across two takes two loads.
 #[repr(align(64))]
 pub(super) struct Aligned<T>(pub(super) T);
+
+/// Rows for which memory is asked at once: few enough that requests do not wait for one another.
+const FEW: usize = 8;
 
 /// Registers that a lane function needs beside its sums and coefficients, as a rule: with 16 in all,
 /// the coefficients for which none is left are operands from memory. LLVM would rather keep them and
@@ -262,6 +285,8 @@ struct Kernel<
     coeffs: [E; COEFFS],
     arrays: Arrays<E, SLOTS>,
     len: usize,
+    /// With the elements that are there.
+    ahead: (Arrays<E, SLOTS>, usize),
     rule: PhantomData<R>,
 }
 
@@ -281,8 +306,78 @@ where
     /// # Safety
     /// Until the kernel has run, `arrays` hold `len` elements each, none overlaps another, and
     /// nobody else writes them or, but for `g`, reads them.
-    unsafe fn new(coeffs: [E; COEFFS], arrays: Arrays<E, SLOTS>, len: usize) -> Self {
-        Kernel { coeffs, arrays, len, rule: PhantomData }
+    unsafe fn new(
+        coeffs: [E; COEFFS],
+        arrays: Arrays<E, SLOTS>,
+        len: usize,
+        ahead: (Arrays<E, SLOTS>, usize),
+    ) -> Self {
+        Kernel { coeffs, arrays, len, ahead, rule: PhantomData }
+    }
+
+    /// Asks for rows of what the pass will read there.
+    #[inline(always)]
+    fn ask(arrays: &Arrays<E, SLOTS>, rows: Range<usize>) {
+        for row in rows {
+            let at = row * ROW;
+            prefetch_row(arrays.p.wrapping_add(at));
+            if PASS & pass::MEND == 0 {
+                prefetch_row(arrays.g.wrapping_add(at));
+            }
+            for slot in 0..SLOTS {
+                if R::STATE[slot].is_read(PASS) {
+                    prefetch_row(arrays.state[slot].wrapping_add(at));
+                }
+            }
+        }
+    }
+
+    /// One register: its elements from `at` on, or those of them that a mask has.
+    ///
+    /// # Safety
+    /// `arrays` hold these elements, as [`new`](Kernel::new) says of them.
+    #[inline(always)]
+    unsafe fn register<S: Simd>(
+        lanes: Lanes<S, E>,
+        coeffs: &Coeffs<E::Reg<S>, COEFFS>,
+        arrays: &Arrays<E, SLOTS>,
+        at: usize,
+        mask: Option<E::Mask<S>>,
+        (run, register): (&mut [[E::Reg<S>; ROW]; SUMS], usize),
+    ) {
+        let load = |from: *const E| {
+            let from = from.wrapping_add(at);
+            // SAFETY: these elements are the caller's promise.
+            unsafe { mask.map_or_else(|| lanes.load(from), |mask| lanes.load_some(mask, from)) }
+        };
+        let store = |to: *mut E, x| {
+            let to = to.wrapping_add(at);
+            // SAFETY: as above.
+            unsafe { mask.map_or_else(|| lanes.store(to, x), |mask| lanes.store_some(mask, to, x)) }
+        };
+        let (p, g) = (load(arrays.p), load(arrays.g));
+        let (mut state, mut sums) = ([p; SLOTS], [p; SUMS]);
+        for slot in 0..SLOTS {
+            if R::STATE[slot].is_read(PASS) {
+                state[slot] = load(arrays.state[slot]);
+            }
+        }
+        for sum in 0..SUMS {
+            sums[sum] = run[sum][register];
+        }
+        let ((p, state), sums) =
+            R::lane::<S, E, DECAY, PASS>(lanes, &coeffs.get(), g, (p, state), sums);
+        if PASS & (pass::PARAMETER | pass::MEND) != 0 {
+            store(arrays.p, p);
+        }
+        for slot in 0..SLOTS {
+            if R::STATE[slot].is_written(PASS) {
+                store(arrays.state[slot], state[slot]);
+            }
+        }
+        for sum in 0..SUMS {
+            run[sum][register] = sums[sum];
+        }
     }
 
     /// One row: 16 elements from `at` on, in as many registers as they take.
@@ -300,37 +395,11 @@ where
         for register in 0..Lanes::<S, E>::PER_ROW {
             let at = at + register * Lanes::<S, E>::LEN;
             // SAFETY: `register` counts the registers of the row, which the arrays hold.
-            unsafe {
-                let p = lanes.load(arrays.p.add(at));
-                let g = lanes.load(arrays.g.add(at));
-                let mut state = [p; SLOTS];
-                let mut sums = [p; SUMS];
-                for slot in 0..SLOTS {
-                    if R::STATE[slot].is_read(PASS) {
-                        state[slot] = lanes.load(arrays.state[slot].add(at));
-                    }
-                }
-                for sum in 0..SUMS {
-                    sums[sum] = run[sum][register];
-                }
-                let ((p, state), sums) =
-                    R::lane::<S, E, DECAY, PASS>(lanes, &coeffs.get(), g, (p, state), sums);
-                if PASS & (pass::PARAMETER | pass::MEND) != 0 {
-                    lanes.store(arrays.p.add(at), p);
-                }
-                for slot in 0..SLOTS {
-                    if R::STATE[slot].is_written(PASS) {
-                        lanes.store(arrays.state[slot].add(at), state[slot]);
-                    }
-                }
-                for sum in 0..SUMS {
-                    run[sum][register] = sums[sum];
-                }
-            }
+            unsafe { Self::register(lanes, coeffs, arrays, at, None, (run, register)) };
         }
     }
 
-    /// The last, shorter row, in arrays of its own that zeros fill up: they add nothing to a sum.
+    /// The last, shorter row. What its registers lack are zeros, which add nothing to a sum.
     ///
     /// # Safety
     /// `arrays` hold `len < 16` elements from `at` on, as [`new`](Kernel::new) says of them.
@@ -339,8 +408,34 @@ where
         lanes: Lanes<S, E>,
         coeffs: &Coeffs<E::Reg<S>, COEFFS>,
         arrays: &Arrays<E, SLOTS>,
-        at: usize,
-        len: usize,
+        (at, len): (usize, usize),
+        run: &mut [[E::Reg<S>; ROW]; SUMS],
+    ) {
+        if cfg!(not(target_arch = "x86_64")) {
+            // SAFETY: this function's own contract.
+            return unsafe { Self::tail_by_copies(lanes, coeffs, arrays, (at, len), run) };
+        }
+        for register in 0..len.div_ceil(Lanes::<S, E>::LEN) {
+            let skipped = register * Lanes::<S, E>::LEN;
+            let mask = Some(lanes.first(Lanes::<S, E>::LEN.min(len - skipped)));
+            // SAFETY: the arrays hold `len` elements, and the mask has none beyond.
+            unsafe {
+                Self::register(lanes, coeffs, arrays, at + skipped, mask, (run, register));
+            }
+        }
+    }
+
+    /// The same where there are no masks, in arrays of its own. (Where there are, it is slower: the
+    /// copies are written in pieces and read whole, which waits for the memory.)
+    ///
+    /// # Safety
+    /// As [`tail`](Self::tail).
+    #[inline(always)]
+    unsafe fn tail_by_copies<S: Simd>(
+        lanes: Lanes<S, E>,
+        coeffs: &Coeffs<E::Reg<S>, COEFFS>,
+        arrays: &Arrays<E, SLOTS>,
+        (at, len): (usize, usize),
         run: &mut [[E::Reg<S>; ROW]; SUMS],
     ) {
         let (mut p, mut g, mut state) = ([E::ZERO; ROW], [E::ZERO; ROW], [[E::ZERO; ROW]; SLOTS]);
@@ -390,7 +485,7 @@ where
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) -> [f64; SUMS] {
-        let Kernel { coeffs: scalars, arrays, len, .. } = self;
+        let Kernel { coeffs: scalars, arrays, len, ahead, .. } = self;
         let lanes = Lanes::<S, E>::new(simd);
         let zero = lanes.splat(E::ZERO);
         let mut coeffs = Aligned([zero; COEFFS]);
@@ -400,15 +495,21 @@ where
         let coeffs = Coeffs::new(&coeffs, kept_coeffs::<S, E>(COEFFS, SUMS));
         let mut wide: [Wide; SUMS] = [[0.0; ROW]; SUMS];
         let rows = len / ROW;
+        let rows_ahead = ahead.1.div_ceil(ROW);
+        let at_once = if rows_ahead == 0 { RUN } else { FEW };
         let mut row = 0;
         while row < rows {
             let end = rows.min(row + RUN);
             let mut run = [[zero; ROW]; SUMS];
             while row < end {
-                // SAFETY: `row < len/16`, so 16 elements from there on lie within the arrays that
-                // `new`'s caller vouched for.
-                unsafe { Self::row(lanes, &coeffs, &arrays, row * ROW, &mut run) };
-                row += 1;
+                let few = end.min(row + at_once);
+                Self::ask(&ahead.0, row..few.min(rows_ahead));
+                while row < few {
+                    // SAFETY: `row < len/16`, so 16 elements from there on lie within the arrays
+                    // that `new`'s caller vouched for.
+                    unsafe { Self::row(lanes, &coeffs, &arrays, row * ROW, &mut run) };
+                    row += 1;
+                }
             }
             if PASS & pass::SUMS != 0 {
                 for sum in 0..SUMS {
@@ -420,7 +521,7 @@ where
             let mut run = [[zero; ROW]; SUMS];
             // SAFETY: what is left after whole rows, within the arrays that `new`'s caller vouched
             // for.
-            unsafe { Self::tail(lanes, &coeffs, &arrays, rows * ROW, len % ROW, &mut run) };
+            unsafe { Self::tail(lanes, &coeffs, &arrays, (rows * ROW, len % ROW), &mut run) };
             if PASS & pass::SUMS != 0 {
                 for sum in 0..SUMS {
                     widen::<S, E>(&run[sum], &mut wide[sum]);

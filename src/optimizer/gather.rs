@@ -76,12 +76,10 @@ impl Optimizer {
             let unit = &mut scratch.units[self.unit(tensor.group)];
             if tensor.width.is_some() {
                 self.gather_rows(given, &mut scratch.overlap, unit)?;
-            } else if let Some(job) = self.job(given, &mut scratch.overlap)? {
-                // SAFETY: `job` made sure of lengths, types and alignment, and the overlap check
-                // below that nothing is shared; `TensorStep` holds the borrows, and `step` clears
-                // the jobs before they end.
-                unsafe { unit.jobs.push(job) };
-                unit.active.push(given.id);
+            } else {
+                // SAFETY: the overlap check below makes sure that nothing is shared; `TensorStep`
+                // holds the borrows, and `step` clears the jobs before they end.
+                unsafe { self.gather_dense(given, &mut scratch.overlap, unit)? };
             }
         }
         self.refuse_overlap(&mut scratch.overlap)
@@ -96,35 +94,26 @@ impl Optimizer {
         Err(Error::Overlap { first: name(first), second: name(second) })
     }
 
-    /// Checks a tensor's arrays. `None` where the step leaves the tensor as it is.
-    pub(super) fn job(
+    /// Checks a tensor's arrays and makes it a job, unless the step leaves the tensor as it is.
+    ///
+    /// # Safety
+    /// The unit's jobs are used only where no two arrays of theirs overlap, and cleared before their
+    /// borrows end.
+    #[inline]
+    pub(super) unsafe fn gather_dense(
         &self,
         given: &TensorStep<'_, '_>,
         overlap: &mut OverlapCheck,
-    ) -> Result<Option<Job>> {
+        unit: &mut Unit,
+    ) -> Result<()> {
         let tensor = self.registered(given.id)?;
         if given.rows.is_some() {
             let tensor = tensor.name.clone();
             return Err(Error::GradientKind { tensor, registered: "dense", given: "rows" });
         }
-        let mut state = check_arrays(tensor, given)?;
-        let mut span = |start: *const u8, bytes: usize, what| {
-            overlap.push(Span { start: start.addr(), bytes, tensor: given.id.index(), what });
-        };
-        span(given.p, tensor.len * tensor.dtype.size(), What::Parameter);
-        if !given.g.is_null() {
-            span(given.g, tensor.len * given.g_dtype.size(), What::Gradient);
-        }
-        if tensor.owner == StateOwner::Caller {
-            for (slot, start) in state.iter().take(tensor.arrays()).enumerate() {
-                if !start.is_null() {
-                    span(*start, tensor.slot_bytes(slot), What::State);
-                }
-            }
-        }
-        let options = self.settings.group(tensor.group);
-        if given.g.is_null() || !options.is_on(Key::Lr) {
-            return Ok(None);
+        let mut state = check_arrays(tensor, given, overlap)?;
+        if given.g.is_null() || !self.settings.group(tensor.group).is_on(Key::Lr) {
+            return Ok(());
         }
         let (mut p, mut p_dtype, mut copy) = (given.p, tensor.dtype, None);
         if tensor.layout.master {
@@ -132,21 +121,31 @@ impl Optimizer {
             p = std::mem::replace(&mut state[tensor.slots.len()], ptr::null_mut());
             p_dtype = DType::F32;
         }
-        let streams = Streams { p, g: given.g, state };
-        let mut job = Job::new(streams, tensor.len, tensor.dtype.working(), tensor.group);
-        job.formats = Formats { p: p_dtype, g: given.g_dtype, state: tensor.layout.formats };
-        job.copy = copy;
-        job.master_is_set = tensor.master_is_set;
-        job.moves_by_kept = tensor.layout.moves_by_kept;
-        // Its own steps too: k stands still where a step makes no progress, or is aborted.
-        job.noise = mix(tensor.noise ^ tensor.steps);
-        job.first = tensor.steps == 0;
-        job.slice = tensor.layout.slice;
-        job.zeros = self.descriptor.copy_of_start.filter(|_| tensor.started_at_zero);
-        Ok(Some(job))
+        let job = Job {
+            streams: Streams { p, g: given.g, state },
+            len: tensor.len,
+            dtype: tensor.dtype.working(),
+            formats: Formats { p: p_dtype, g: given.g_dtype, state: tensor.layout.formats },
+            copy,
+            master_is_set: tensor.master_is_set,
+            moves_by_kept: tensor.layout.moves_by_kept,
+            // Its own steps too: k stands still where a step makes no progress, or is aborted.
+            noise: mix(tensor.noise ^ tensor.steps),
+            group: tensor.group,
+            first: tensor.steps == 0,
+            slice: tensor.layout.slice,
+            zeros: self.descriptor.copy_of_start.filter(|_| tensor.started_at_zero),
+            ..Job::EMPTY
+        };
+        // SAFETY: `check_arrays` made sure of lengths, types and alignment; the rest is this
+        // function's own contract.
+        unsafe { unit.jobs.push(job) };
+        unit.active.push(given.id);
+        Ok(())
     }
 }
 
+#[inline]
 fn check_gradient_dtype(tensor: &Tensor, given: &TensorStep<'_, '_>) -> Result<()> {
     let name = || tensor.name.clone();
     if given.g_dtype == DType::Q8 || given.g_dtype.working() != tensor.dtype.working() {
@@ -165,18 +164,19 @@ fn check_gradient_dtype(tensor: &Tensor, given: &TensorStep<'_, '_>) -> Result<(
     Ok(())
 }
 
-/// Checks one tensor's arrays and returns where its state is.
+/// Checks one tensor's arrays, each by itself, and returns where its state is.
+#[inline]
 pub(super) fn check_arrays(
     tensor: &Tensor,
     given: &TensorStep<'_, '_>,
+    overlap: &mut OverlapCheck,
 ) -> Result<[*mut u8; MAX_SLOTS]> {
     let name = || tensor.name.clone();
     tensor.require_dtype(given.dtype)?;
     if !given.g.is_null() {
         check_gradient_dtype(tensor, given)?;
     }
-    let array = |start: *const u8, dtype: DType, len: usize, registered: usize, what| {
-        let align = dtype.size();
+    let array = |start: *const u8, align: usize, (len, registered): (usize, usize), what| {
         if len != registered {
             return Err(Error::Length { tensor: name(), what, given: len, registered });
         }
@@ -188,12 +188,18 @@ pub(super) fn check_arrays(
         }
         Ok(())
     };
-    array(given.p, tensor.dtype, given.p_len, tensor.len, "the parameter")?;
+    let mut span = |start: *const u8, bytes, what| {
+        overlap.push(Span { start: start.addr(), bytes, tensor: given.id.index(), what });
+    };
+    let size = tensor.dtype.size();
+    array(given.p, size, (given.p_len, tensor.len), "the parameter")?;
+    span(given.p, tensor.len * size, What::Parameter);
     if !given.g.is_null() {
         let rows = given.rows.map(|rows| rows.count.saturating_mul(tensor.width.unwrap_or(0)));
-        let registered = rows.unwrap_or(tensor.len);
+        let (registered, size) = (rows.unwrap_or(tensor.len), given.g_dtype.size());
         let len = given.g_len.unwrap_or(registered);
-        array(given.g, given.g_dtype, len, registered, "the gradient")?;
+        array(given.g, size, (len, registered), "the gradient")?;
+        span(given.g, registered.saturating_mul(size), What::Gradient);
     }
     let of_caller = tensor.owner == StateOwner::Caller;
     let expected = if of_caller { tensor.arrays() } else { 0 };
@@ -205,22 +211,19 @@ pub(super) fn check_arrays(
     }
     let mut state = [ptr::null_mut(); MAX_SLOTS];
     for slot in 0..expected {
-        let (dtype, registered) = (tensor.slot_dtype(slot), tensor.slot_bytes(slot));
+        let (size, registered) = (tensor.slot_dtype(slot).size(), tensor.slot_bytes(slot));
         if let Some(asked) = given.state_dtype {
             tensor.require_slot_dtype(slot, asked)?;
         }
         let bytes = given.state_bytes.map_or(registered, |bytes| bytes[slot]);
         // In bytes where a part of an element, or an exponent, is left over.
-        let size = if dtype == DType::Q8 || !bytes.is_multiple_of(dtype.size()) {
-            1
-        } else {
-            dtype.size()
-        };
-        let (len, expected) = (bytes / size, registered / size);
-        array(given.state[slot], dtype, len, expected, tensor.array_name(slot))?;
+        let unit = if bytes.is_multiple_of(size) { size } else { 1 };
+        let lens = (bytes / unit, registered / unit);
+        array(given.state[slot], size, lens, tensor.array_name(slot))?;
         // Where there are no elements the pointer is never followed, whatever it is.
         if registered > 0 {
             state[slot] = given.state[slot];
+            span(state[slot], registered, What::State);
         }
     }
     Ok(state)

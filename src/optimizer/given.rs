@@ -194,6 +194,7 @@ impl<'p, 'g> TensorStep<'p, 'g> {
     /// that may be read; no other thread uses them. All are initialised. In a step in parts this holds
     /// for `g` until [`StepInParts::step_tensor`](crate::StepInParts::step_tensor) has returned, and for the
     /// others until the step has ended.
+    #[inline]
     pub unsafe fn from_raw(
         id: TensorId,
         dtype: DType,

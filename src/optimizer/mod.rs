@@ -393,6 +393,7 @@ impl Optimizer {
         self.ids.get(name).copied()
     }
 
+    #[inline]
     fn registered(&self, id: TensorId) -> Result<&Tensor> {
         let unknown = || Error::UnknownTensor { id: id.code(), tensors: self.tensors.len() };
         self.tensors.get(id.index()).ok_or_else(unknown)

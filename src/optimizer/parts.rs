@@ -236,19 +236,18 @@ impl Optimizer {
             // SAFETY: this function's own contract.
             return unsafe { self.update_rows(parts, given, unit, overlap) };
         }
-        let job = self.job(given, overlap)?;
+        // SAFETY: nothing overlaps, or the jobs are not used; the caller vouches for the borrows, and
+        // `step_part` clears the jobs.
+        unsafe { self.gather_dense(given, overlap, unit)? };
         self.refuse_overlap(overlap)?;
-        let Some(mut job) = job else { return Ok(()) };
+        let Some(job) = unit.jobs.iter_mut().next() else { return Ok(()) };
+        self.note_zero_start(job);
+        let mut job = *job;
         let estimator = self.unit(job.group);
         let estimate = &self.estimators[estimator];
         unit.lr = self.common_lr(estimator)?;
         unit.grad_norm = f64::NAN;
         let moved = self.registered(given.id)?.moved;
-        unit.active.push(given.id);
-        self.note_zero_start(&mut job);
-        // SAFETY: `job` checked lengths, types and alignment, and nothing overlaps; the caller vouches
-        // for the borrows, and `step_part` clears the jobs.
-        unsafe { unit.jobs.push(job) };
         self.refuse_non_finite(unit)?;
         if self.needs_g0(estimate) {
             let weight = |job: &Job| self.settings.group(job.group).get(Key::LayerScale);
@@ -258,7 +257,7 @@ impl Optimizer {
             let moved = moved || self.moves(&job);
             // Also where an earlier step made no progress: its `s` is 0, and `x0` the parameter.
             job.first = true;
-            // SAFETY: `job` checked both arrays, and that they are apart.
+            // SAFETY: `gather_dense` checked both arrays, and that they are apart.
             unsafe { job.keep_gradient(self.token, slot) };
             let mut progress = parts.progress();
             merge(&mut progress.sums[estimator], &sum_sq);
@@ -470,9 +469,7 @@ impl Optimizer {
             self.tensors[id.index()].steps += 1;
         }
         for Given { id, job, moved } in &progress.updated {
-            self.note_start(job, *id, *moved);
-            let tensor = &mut self.tensors[id.index()];
-            (tensor.steps, tensor.master_is_set) = (tensor.steps + 1, true);
+            self.note_update(job, *id, *moved);
         }
     }
 }

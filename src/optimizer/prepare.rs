@@ -76,7 +76,7 @@ impl Optimizer {
     /// Where the value is that [`is_finite`](Self::is_finite) has found.
     pub(super) fn find_non_finite(&self, unit: &Unit) -> Error {
         let dense = unit.jobs.iter().zip(&unit.active).find_map(|(job, id)| {
-            // SAFETY: `job` checked the gradient, and its borrow lasts for the step.
+            // SAFETY: `gather_dense` checked the gradient, and its borrow lasts for the step.
             let place = unsafe { first_non_finite(job.formats.g, job.streams.g, job.len) };
             place.map(|place| (id, place))
         });
@@ -115,7 +115,7 @@ impl Optimizer {
             && job.first
             && self.adapts()
         {
-            // SAFETY: `job` checked the parameter, and its borrow lasts for the step.
+            // SAFETY: `gather_dense` checked the parameter, and its borrow lasts for the step.
             let zero = unsafe {
                 let (p, dtype) = job.parameter();
                 !any_nonzero(dtype, p, job.len)
@@ -148,7 +148,7 @@ impl Optimizer {
 
     /// Whether a gradient, coupled decay included, is not 0 somewhere.
     pub(super) fn moves(&self, job: &Job) -> bool {
-        // SAFETY: `job` checked the arrays, and their borrows last for the step.
+        // SAFETY: `gather_dense` checked the arrays, and their borrows last for the step.
         let in_g = unsafe { any_nonzero(job.formats.g, job.streams.g, job.len) };
         let decay = self.descriptor.decay.kind(self.settings.group(job.group));
         // SAFETY: as above.
@@ -159,17 +159,21 @@ impl Optimizer {
             }
     }
 
-    /// Remembers of the tensors whether they have moved, and which started at zero.
+    /// Counts the step of the tensors, and remembers whether they have moved and which started at zero.
     pub(super) fn note_progress(&mut self, unit: &Unit) {
         for (job, id) in unit.jobs.iter().zip(&unit.active) {
             let moved = self.tensors[id.index()].moved || self.moves(job);
-            self.note_start(job, *id, moved);
+            self.note_update(job, *id, moved);
+        }
+        for id in &unit.tables {
+            self.tensors[id.index()].steps += 1;
         }
     }
 
-    pub(super) fn note_start(&mut self, job: &Job, id: TensorId, moved: bool) {
+    #[inline]
+    pub(super) fn note_update(&mut self, job: &Job, id: TensorId, moved: bool) {
         let tensor = &mut self.tensors[id.index()];
-        tensor.moved = moved;
+        (tensor.steps, tensor.moved, tensor.master_is_set) = (tensor.steps + 1, moved, true);
         if job.first
             && let Some(slot) = job.zeros
         {
@@ -178,7 +182,7 @@ impl Optimizer {
             if tensor.owner == StateOwner::Caller {
                 let bytes = tensor.slot_bytes(slot);
                 if bytes > 0 {
-                    // SAFETY: `job` checked the array, and its borrow lasts for the step.
+                    // SAFETY: `gather_dense` checked the array, and its borrow lasts for the step.
                     unsafe { job.streams.state[slot].write_bytes(0, bytes) };
                 }
             }

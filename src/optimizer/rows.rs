@@ -57,29 +57,22 @@ impl Optimizer {
         unit: &mut Unit,
     ) -> Result<()> {
         let tensor = self.registered(given.id)?;
-        let state = check_arrays(tensor, given)?;
+        let state = check_arrays(tensor, given, overlap)?;
         if given.g_dtype != tensor.dtype {
             let (tensor, given, parameter) = (tensor.name.clone(), given.g_dtype, tensor.dtype);
             return Err(Error::GradientDType { tensor, given, parameter });
-        }
-        let size = tensor.dtype.size();
-        let mut span = |start: *const u8, bytes: usize, what| {
-            let tensor = given.id.index();
-            overlap.push(Span { start: start.addr(), bytes, tensor, what });
-        };
-        span(given.p, tensor.len * size, What::Parameter);
-        if tensor.owner == StateOwner::Caller {
-            for start in state.iter().take(tensor.slots.len()).filter(|start| !start.is_null()) {
-                span(*start, tensor.len * size, What::State);
-            }
         }
         if given.g.is_null() {
             return Ok(());
         }
         let width = tensor.width.expect("the tensor is a table");
         let rows = check_rows(tensor, given)?;
-        span(given.g, rows.count * width * size, What::Gradient);
-        span(rows.start, rows.count * rows.size(), What::Rows);
+        overlap.push(Span {
+            start: rows.start.addr(),
+            bytes: rows.count * rows.size(),
+            tensor: given.id.index(),
+            what: What::Rows,
+        });
         let options = self.settings.group(tensor.group);
         for key in [Key::WeightDecay, Key::Momentum] {
             if options.is_on(key) {

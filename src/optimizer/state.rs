@@ -72,6 +72,7 @@ impl Optimizer {
     ///
     /// # Errors
     /// [`Error::UnknownTensor`].
+    #[inline]
     pub fn tensor_info(&self, tensor: TensorId) -> Result<(DType, usize, StateOwner)> {
         let tensor = self.registered(tensor)?;
         Ok((tensor.dtype, tensor.len, tensor.owner))

@@ -128,10 +128,6 @@ impl Optimizer {
         let dropped = if two_sweeps { pass::PARAMETER } else { 0 };
         unit.plans.iter_mut().for_each(|plan| plan.kernel.pass &= !dropped);
         let sums = self.sweep(unit);
-        for id in unit.active.iter().chain(&unit.tables) {
-            let tensor = &mut self.tensors[id.index()];
-            (tensor.steps, tensor.master_is_set) = (tensor.steps + 1, true);
-        }
         self.settle(estimator, unit.lr, unit.grad_norm, &rounded(&sums));
         self.estimators[estimator].report.overflows = unit.overflows();
         if !self.descriptor.uses_next_d {
@@ -215,7 +211,7 @@ impl Optimizer {
             for (slot, (start, format)) in self.descriptor.state.iter().zip(arrays) {
                 // Codecs saturate by themselves.
                 if slot.saturates && !start.is_null() && format.dtype == job.dtype {
-                    // SAFETY: `job` checked the array, its borrow lasts for the step, and the sweep
+                    // SAFETY: `gather_dense` checked the array, its borrow lasts for the step, and the sweep
                     // is over.
                     unsafe { saturate(job.dtype, *start, job.len) };
                 }

@@ -156,6 +156,7 @@ impl Tensor {
     }
 
     /// Where the library's own state starts, null where a slot has no memory.
+    #[inline]
     pub(super) fn own_state(&self) -> [*mut u8; MAX_SLOTS] {
         let mut state = [ptr::null_mut(); MAX_SLOTS];
         for (to, memory) in state.iter_mut().zip(&self.memory) {

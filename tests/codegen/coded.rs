@@ -13,18 +13,29 @@ struct Coded {
     isa: &'static str,
     algorithm: String,
     decay: String,
+    pass: String,
     mode: String,
 }
 
 /// How state is kept, by the numbers that `src/kernel/coded.rs` gives that: in full, in bf16, in 8 bits.
 const MODES: [&str; 3] = ["1", "2", "3"];
 
+/// The passes that an algorithm has kernels with codecs for, by the bits of `src/algorithm/rule.rs`: all
+/// at once (23), all but the statistics, and the halves of a step that waits for the new `d`.
+fn passes(algorithm: Algorithm) -> &'static [&'static str] {
+    match algorithm {
+        Algorithm::Prodigy => &["23", "22", "19", "20"],
+        _ if adapts(&algorithm) => &["23", "22"],
+        _ => &["22"],
+    }
+}
+
 impl Coded {
-    /// From `with_simd<dadapt::algorithm::adam::Adam, 8, 3, 2, 0, 3, pulp::x86::v3::V3>`.
+    /// From `with_simd<dadapt::algorithm::adam::Adam, 8, 3, 2, 0, 23, 3, pulp::x86::v3::V3>`.
     fn from_frame(frame: &str) -> Option<Self> {
         let parameters = frame.strip_prefix("with_simd<")?.strip_suffix('>')?;
         let parameters: Vec<&str> = parameters.split(", ").collect();
-        let [rule, _, _, _, decay, mode, simd] = parameters[..] else { return None };
+        let [rule, _, _, _, decay, pass, mode, simd] = parameters[..] else { return None };
         let isa = match simd.rsplit("::").next()? {
             "V3" => Isa::Avx2,
             "V4" => Isa::Avx512,
@@ -34,6 +45,7 @@ impl Coded {
             isa: isa.name(),
             algorithm: rule.strip_prefix("dadapt::algorithm::")?.split("::").next()?.into(),
             decay: decay.into(),
+            pass: pass.into(),
             mode: mode.into(),
         })
     }
@@ -69,8 +81,8 @@ pub fn check(library: &Path, tools: &str, functions: &[Function], isas: &[Isa]) 
         let count = kernels.entry(kernel.clone()).or_default();
         *count += 1;
         let name = format!(
-            "{}-coded-{}-decay{}-mode{}-{count}",
-            kernel.isa, kernel.algorithm, kernel.decay, kernel.mode
+            "{}-coded-{}-decay{}-pass{}-mode{}-{count}",
+            kernel.isa, kernel.algorithm, kernel.decay, kernel.pass, kernel.mode
         );
         dump(&name, &body);
         for (fault, instructions) in machine.codec_faults(&body).0 {
@@ -79,18 +91,24 @@ pub fn check(library: &Path, tools: &str, functions: &[Function], isas: &[Isa]) 
         }
     }
     for isa in isas {
-        for algorithm in Algorithm::ALL.iter().filter(|algorithm| adapts(algorithm)) {
+        for algorithm in Algorithm::ALL {
             let module = algorithm.name().trim_start_matches("experimental_");
-            // A mode that is another's twin, or that the algorithm does not have, is none of its own; and
-            // plain algorithms have none.
+            // A mode that is another's twin, or that the algorithm does not have, is none of its own.
             let takes = |state: State| Config::new(*algorithm).set(Key::State, state).is_ok();
             let required = [true, takes(State::Bf16), takes(State::Q8)];
             for (mode, _) in MODES.iter().zip(required).filter(|(_, required)| *required) {
-                let is = |k: &&Coded| {
-                    (k.isa, k.algorithm.as_str(), k.mode.as_str()) == (isa.name(), module, *mode)
-                };
-                if !kernels.keys().any(|kernel| is(&kernel)) {
-                    faults.push(format!("{isa} {module}: no loop over rows of mode {mode}"));
+                for pass in passes(*algorithm) {
+                    // Without statistics, compact state is bf16's twin.
+                    let twin = if ["20", "22"].contains(pass) && *mode == "2" { "4" } else { mode };
+                    let is = |k: &&Coded| {
+                        (k.isa, k.algorithm.as_str(), k.pass.as_str())
+                            == (isa.name(), module, *pass)
+                            && [*mode, twin].contains(&k.mode.as_str())
+                    };
+                    if !kernels.keys().any(|kernel| is(&kernel)) {
+                        let what = format!("no loop over rows of pass {pass}, mode {mode}");
+                        faults.push(format!("{isa} {module}: {what}"));
+                    }
                 }
             }
         }

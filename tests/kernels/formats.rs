@@ -5,8 +5,8 @@ use crate::bits::{fnv, steps};
 use crate::isas::{each_isa, scaled_len, scaled_part};
 use crate::run::{Random, adapts, config, has};
 use dadapt::{
-    Algorithm, Config, DType, Element, GroupId, Isa, Key, NonFinite, Optimizer, State, TensorId,
-    TensorStep, bf16, f16,
+    Algorithm, Config, DType, Element, GroupId, Isa, Key, NonFinite, Optimizer, State, Sweeps,
+    TensorId, TensorStep, bf16, f16,
 };
 
 /// Types of parameter and gradient, what state is kept in, and options that an algorithm may lack.
@@ -295,30 +295,65 @@ fn f16_bits_with_a_master_are_those_of_every_other_machine() {
     compare_bits(&MODES[7..], pinned);
 }
 
+/// Whole rows: what kernels with codecs are for.
+const LEN: usize = 1504;
+
+/// Parameter and state, as values, of a tensor of f32 after its steps; before each, `prepare` sees the
+/// optimizer and the gradient.
+fn values_after(
+    config: &Config,
+    data: &Data,
+    prepare: impl Fn(usize, &mut Optimizer, &mut [f32]),
+) -> Vec<Vec<f64>> {
+    let mut optimizer = Optimizer::new(config).unwrap();
+    let id = optimizer.add_tensor(GroupId::FIRST, "w", DType::F32, LEN).unwrap();
+    let single = |x: &[f64]| x.iter().map(|x| *x as f32).collect::<Vec<_>>();
+    let mut p = single(&data.p[0]);
+    for (step, g) in data.g.iter().enumerate() {
+        let mut g = single(&g[0]);
+        prepare(step, &mut optimizer, &mut g);
+        optimizer.step(&mut [TensorStep::new(id, &mut p, &g)]).unwrap();
+    }
+    let names: Vec<_> = optimizer.state_names(id).unwrap().map(str::to_owned).collect();
+    let mut all = vec![p.into_iter().map(f64::from).collect::<Vec<_>>()];
+    all.extend(names.iter().map(|name| optimizer.state_values(id, name).unwrap()));
+    all
+}
+
+/// An optimizer without an estimate leaves the statistics out, in a pass of its own.
+#[test]
+fn frozen_optimizers_give_the_same_bits() {
+    let data = Data::new(&[LEN], 6);
+    for &algorithm in Algorithm::ALL.iter().filter(|algorithm| adapts(**algorithm)) {
+        for state in [State::Bf16, State::Compact, State::Q8] {
+            let run = |isa| {
+                let mut config = config(algorithm, isa);
+                config.set(Key::State, state).ok()?;
+                let freeze = |step, optimizer: &mut Optimizer, _: &mut [f32]| {
+                    if step == 3 {
+                        optimizer.freeze().unwrap();
+                    }
+                };
+                Some(values_after(&config, &data, freeze))
+            };
+            let expected = run(Isa::Scalar);
+            each_isa(|isa| assert!(run(isa) == expected, "{algorithm} {state:?} {isa}"));
+        }
+    }
+}
+
 /// Of a gradient that is let through: its element of bf16, and its group of 8-bit state, but no other.
 #[test]
 fn what_is_not_finite_stays_where_it_is() {
-    // Whole rows: what kernels with codecs are for.
-    const LEN: usize = 1504;
     let bad = [(300, f32::NAN), (301, f32::MAX), (513, f32::INFINITY), (800, f32::NEG_INFINITY)];
     let data = Data::new(&[LEN], 3);
     let run = |algorithm, state, isa| {
         let mut config = config(algorithm, isa);
         config.set(Key::NonFinite, NonFinite::Propagate).unwrap();
         config.set(Key::State, state).unwrap();
-        let mut optimizer = Optimizer::new(&config).unwrap();
-        let id = optimizer.add_tensor(GroupId::FIRST, "w", DType::F32, LEN).unwrap();
-        let single = |x: &[f64]| x.iter().map(|x| *x as f32).collect::<Vec<_>>();
-        let mut p = single(&data.p[0]);
-        for (step, g) in data.g.iter().enumerate() {
-            let mut g = single(&g[0]);
+        values_after(&config, &data, |step, _, g| {
             bad.iter().filter(|_| step == 1).for_each(|(i, x)| g[*i] = *x);
-            optimizer.step(&mut [TensorStep::new(id, &mut p, &g)]).unwrap();
-        }
-        let names: Vec<_> = optimizer.state_names(id).unwrap().map(str::to_owned).collect();
-        let mut all = vec![p.into_iter().map(f64::from).collect::<Vec<_>>()];
-        all.extend(names.iter().map(|name| optimizer.state_values(id, name).unwrap()));
-        all
+        })
     };
     for &algorithm in Algorithm::ALL {
         for state in [State::Bf16, State::Compact, State::Q8] {
@@ -397,4 +432,24 @@ fn f16_parameters_that_overflow_are_reported() {
             assert_eq!(report.overflows, 1);
         }
     }
+}
+
+/// The first sweep moves nothing, and so sends nothing to infinity.
+#[test]
+fn overflows_are_counted_once_where_there_are_two_sweeps() {
+    each_isa(|isa| {
+        for master in [true, false] {
+            let mut config = Config::new(Algorithm::Prodigy);
+            config.set(Key::D0, 1000.0).unwrap().set(Key::Master, master).unwrap();
+            config.set(Key::Isa, isa).unwrap();
+            let mut optimizer = Optimizer::new(&config).unwrap();
+            let id = optimizer.add_tensor(GroupId::FIRST, "w", f16::DTYPE, 1500).unwrap();
+            let mut p = vec![f16::from_f64(64992.0); 1500];
+            let g: Vec<f32> = (0..1500).map(|i| if i % 3 == 0 { -1.0 } else { 1.0 }).collect();
+            let report = optimizer.step(&mut [TensorStep::new(id, &mut p, &g)]).unwrap();
+            assert_eq!(report.sweeps, Sweeps::Two, "{isa}");
+            let infinite = p.iter().filter(|p| p.is_infinite()).count();
+            assert_eq!((infinite, report.overflows), (500, 500), "{isa}, master {master}");
+        }
+    });
 }
