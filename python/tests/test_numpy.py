@@ -96,6 +96,15 @@ def test_what_cannot_be_is_refused_and_changes_nothing():
     other = dadapt.numpy.DAdaptAdam([np.ones(5, np.float32)])
     with pytest.raises(dadapt.Error, match="does not fit"):
         other.load_state_dict(optimizer.state_dict())
+    optimizer.step([np.ones((4, 3), np.float32)])
+    stepped, saved = w.copy(), optimizer.state_dict()
+    (held,) = saved["state"]
+    held["progress"] = held["progress"][:3]
+    held["s"] = held["s"] + 1
+    with pytest.raises(dadapt.Error, match="progress of .* another version"):
+        optimizer.load_state_dict(saved)
+    assert optimizer.k == 1 and (w == stepped).all()
+    assert not np.array_equal(optimizer.state_dict()["state"][0]["s"], held["s"])
 
 
 def test_gradients_of_other_kinds_are_taken():

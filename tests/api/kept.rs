@@ -107,27 +107,26 @@ fn an_absent_gradient_is_of_no_type() {
     assert_eq!(p, [1.0, 2.0]);
 }
 
-/// A restart forgets that the tensor has stepped, and a checkpoint after it must not forget the rest.
-#[test]
-fn a_checkpoint_after_a_restart_keeps_master_copies() {
+fn gradient(step: usize) -> Vec<bf16> {
+    let value = |i: usize| ((i * 7 + step * 13) % 17) as f32 / 8.0 - 0.9;
+    (0..300).map(|i| bf16::from_f32_const(value(i))).collect()
+}
+
+/// Takes steps, does something, and goes on; an optimizer with a checkpoint of then does so to the bit.
+fn goes_on_from_a_checkpoint_after(config: &Config, what: impl Fn(&mut Optimizer, &mut [bf16])) {
     let new = || {
-        let mut optimizer = Optimizer::new(&config(Algorithm::Adan)).unwrap();
+        let mut optimizer = Optimizer::new(config).unwrap();
         let id = optimizer.add_tensor(GroupId::FIRST, "w", DType::Bf16, 300).unwrap();
         (optimizer, id)
-    };
-    let g = |step: usize| -> Vec<bf16> {
-        (0..300)
-            .map(|i| bf16::from_f32_const(((i * 7 + step * 13) % 17) as f32 / 8.0 - 0.9))
-            .collect()
     };
     let ((mut optimizer, id), (mut other, _)) = (new(), new());
     let mut p = vec![bf16::ONE; 300];
     for step in 0..40 {
-        optimizer.step(&mut [TensorStep::new(id, &mut p, &g(step))]).unwrap();
+        optimizer.step(&mut [TensorStep::new(id, &mut p, &gradient(step))]).unwrap();
     }
-    optimizer.restart().unwrap();
+    what(&mut optimizer, &mut p);
     let names: Vec<_> = optimizer.state_names(id).unwrap().collect();
-    for name in names {
+    for name in &names {
         let held = optimizer.raw_state_mut(id, name).unwrap().to_vec();
         other.raw_state_mut(id, name).unwrap().copy_from_slice(&held);
     }
@@ -135,9 +134,36 @@ fn a_checkpoint_after_a_restart_keeps_master_copies() {
     other.set_tensor_progress(id, optimizer.tensor_progress(id).unwrap()).unwrap();
     let mut q = p.clone();
     for step in 40..60 {
-        optimizer.step(&mut [TensorStep::new(id, &mut p, &g(step))]).unwrap();
-        other.step(&mut [TensorStep::new(id, &mut q, &g(step))]).unwrap();
+        optimizer.step(&mut [TensorStep::new(id, &mut p, &gradient(step))]).unwrap();
+        other.step(&mut [TensorStep::new(id, &mut q, &gradient(step))]).unwrap();
     }
-    let masters = [&optimizer, &other].map(|o| o.state::<f32>(id, "master").unwrap().to_vec());
-    assert!(p == q && masters[0] == masters[1]);
+    assert!(p == q);
+    for name in &names {
+        let held =
+            [&mut optimizer, &mut other].map(|o| o.raw_state_mut(id, name).unwrap().to_vec());
+        assert!(held[0] == held[1], "{name}");
+    }
+}
+
+/// A restart forgets that the tensor has stepped, and a checkpoint after it must not forget the rest.
+#[test]
+fn a_checkpoint_after_a_restart_keeps_master_copies() {
+    let restart = |optimizer: &mut Optimizer, _: &mut [bf16]| optimizer.restart().unwrap();
+    goes_on_from_a_checkpoint_after(&config(Algorithm::Adan), restart);
+}
+
+/// What has been updated stays so, and has had its noise: the tensor is a step further than `k`.
+#[test]
+fn a_checkpoint_after_an_aborted_step_keeps_its_noise() {
+    let mut config = config(Algorithm::Adam);
+    config.set(Key::State, State::Q8).unwrap().set(Key::Master, false).unwrap();
+    config.set(Key::D0, 1e-2).unwrap();
+    goes_on_from_a_checkpoint_after(&config, |optimizer, p| {
+        let (id, before) = (dadapt::TensorId::from_code(0), p.to_vec());
+        let step = optimizer.step_begin().unwrap();
+        step.step_tensor(TensorStep::new(id, p, &gradient(99))).unwrap();
+        assert_eq!(step.step_abort(), [id]);
+        assert!(p != before && optimizer.k() == 40);
+        assert_eq!(optimizer.tensor_progress(id).unwrap().steps, 41);
+    });
 }
