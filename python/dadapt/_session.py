@@ -336,6 +336,7 @@ class Session:
                 raise Stale
             if list(map(DTYPE, self.plain_p)) != self.dtypes:
                 raise Stale
+            self.p_pointers = None  # until all are written, whatever interrupts this
             self.words[P : WORDS * n : WORDS] = array("Q", pointers)
             self.p_pointers = pointers
             self.versions = Versions(self.plain_p)
@@ -344,6 +345,7 @@ class Session:
         if pointers != self.state_pointers:
             if not all(map(self.state_fits, self.plain)):
                 raise Stale
+            self.state_pointers = None
             for index, slot in enumerate(self.plain_slots):
                 of_slot = pointers[index :: len(self.plain_slots)]
                 self.state_words[slot : self.slots * n : self.slots] = array("Q", of_slot)
@@ -387,6 +389,7 @@ class Session:
         self.place_plain()
         grads, pointers, some = self.plain_gradients(copies)
         if pointers != self.g_pointers:
+            self.g_pointers = None
             self.words[G : WORDS * n : WORDS] = array("Q", pointers)
             self.g_pointers = pointers
         updated = []
@@ -471,8 +474,22 @@ class Session:
                 copy = self.place_other(entry, entry.place, g, temporary)
         except Stale:
             raise Error(f"{entry.name} or its state has changed within a step") from None
+        finally:
+            self.forget_moved(entry)
         self.native.step_tensor(self.address + 8 * WORDS * entry.place)
         self.given.append((entry, copy))
+
+    def forget_moved(self, entry):
+        """Notes where a descriptor does not say what all are remembered to say."""
+        place, slots = entry.place, self.plain_slots
+        if place >= len(self.plain):
+            return
+        if self.p_pointers and self.words[place * WORDS + P] != self.p_pointers[place]:
+            self.p_pointers = None
+        written = [self.state_words[place * self.slots + slot] for slot in slots]
+        known = self.state_pointers or []
+        if written != known[place * len(slots) : (place + 1) * len(slots)]:
+            self.state_pointers = None
 
     def end(self, optimizer):
         """Ends the step."""

@@ -76,6 +76,29 @@ def test_gradients_are_found_where_they_were_before_a_step_in_backward():
 
 
 @needs_hooks
+def test_whole_steps_go_on_after_a_step_in_backward_that_failed(monkeypatch):
+    model, x, y = classification()
+    optimizer = OURS["adam"](model.parameters(), **OPTIONS)
+    backward(model, x, y)
+    optimizer.step()
+    optimizer.zero_grad()
+    hooks = dadapt.step_in_backward(optimizer)
+
+    def fail(*_):
+        raise RuntimeError("no memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(dadapt._entries.Entry, "gradient", fail)
+        with pytest.raises(RuntimeError, match="no memory"):
+            backward(model, x, y)
+    hooks.remove()
+    optimizer.zero_grad()
+    backward(model, x, y)
+    optimizer.step()
+    assert optimizer.report.applied
+
+
+@needs_hooks
 def test_gradients_do_not_pile_up():
     """Of twelve layers there is a gradient of one at a time."""
     model = torch.nn.Sequential(*(torch.nn.Linear(64, 64) for _ in range(12)))

@@ -274,7 +274,8 @@ pub(crate) trait Rule<const COEFFS: usize, const SLOTS: usize, const SUMS: usize
         true
     }
 
-    /// One register of the recurrence. Sums take this place's terms; zeros everywhere add nothing.
+    /// One register of the recurrence. Sums take this place's terms; zeros everywhere add nothing, so
+    /// that it makes no difference how many elements a last register lacks.
     ///
     /// What a pass does not read is there with any value, and what it does not write is dropped.
     fn lane<S: Simd, E: LaneElement, const DECAY: u8, const PASS: u8>(

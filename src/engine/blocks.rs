@@ -76,9 +76,10 @@ impl Jobs {
     }
 
     /// # Safety
-    /// Until [`clear`](Jobs::clear): the arrays of the job hold `len` aligned elements of its dtype,
-    /// statistics one for each element of the slice, null where the sweep's passes read nothing;
-    /// those of all jobs but `g` overlap nothing, and nobody else uses them.
+    /// Whenever the jobs are looked at or swept until [`clear`](Jobs::clear): the arrays of the job hold
+    /// `len` aligned elements of its dtype, statistics one for each element of the slice, null where the
+    /// sweep's passes read nothing; those of all jobs but `g` overlap nothing, and nobody else uses
+    /// them.
     #[inline]
     pub(crate) unsafe fn push(&mut self, mut job: Job) {
         (job.is_coded, job.blocks_before) = (job.is_coded(), self.blocks);

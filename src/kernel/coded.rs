@@ -3,8 +3,8 @@
 //!
 //! Registers are decoded as they are loaded and encoded as they are stored: codecs take the ports that
 //! idle while the lane function divides. There is a kernel for each usual way of keeping state and each
-//! pass that whole runs consist of: all at once, all but the statistics, and the halves of a step whose
-//! parameter waits for the new `d`. The engine does what they leave.
+//! pass that whole runs consist of: all at once, all but the statistics (of plain and frozen optimizers, and
+//! where statistics are sliced), and the halves of a step whose parameter waits for the new `d`. The engine does what they leave.
 //!
 //! State goes by groups. 8-bit state has an exponent for a group, which is known when all of it is
 //! computed, and a parameter that moves by state moves by what that has been rounded to. So a first
@@ -16,14 +16,16 @@
 
 use super::bits::Bits;
 use super::codec::{Format, GROUP, Scale, elements, magnitudes, masked, noise_at};
+use super::coeffs::{Aligned, Coeffs, kept_coeffs};
 use super::isa::Token;
 use super::kept::{Coded, adopt, decoded};
 use super::lanes::{Lanes, ROW};
+use super::mode::{self, dtype_of, has, is_twin, may_round};
 use super::prefetch::{AHEAD, prefetch};
 use super::rounding::{HALF, Key, Noise, PARAMETER};
 use super::sums::{RUN, Wide, fold, widen};
-use super::sweep::{Aligned, Coeffs, GroupPlan, kept_coeffs, knows};
-use crate::algorithm::{self, Algorithm, Cell, MAX_SUMS, Role, Rule, Visitor, decay, pass};
+use super::sweep::GroupPlan;
+use crate::algorithm::{self, Algorithm, Cell, MAX_SUMS, Rule, Visitor, decay, pass};
 use crate::dtype::DType;
 use pulp::{Simd, WithSimd};
 use std::marker::PhantomData;
@@ -54,50 +56,6 @@ impl Visitor for Pick {
     {
         sweep::<R, C, N, M>
     }
-}
-
-/// The usual ways of keeping state, each with a kernel of its own.
-mod mode {
-    pub(super) const FULL: u8 = 1;
-    pub(super) const BF16: u8 = 2;
-    pub(super) const Q8: u8 = 3;
-    pub(super) const COMPACT: u8 = 4;
-
-    pub(super) const ALL: [u8; 4] = [FULL, BF16, Q8, COMPACT];
-}
-
-/// Whether there are kernels for a pass.
-const fn has<R, const COEFFS: usize, const SLOTS: usize, const SUMS: usize>(
-    pass: u8,
-    decay: u8,
-) -> bool
-where
-    R: Rule<COEFFS, SLOTS, SUMS>,
-{
-    let is_whole = pass == pass::ALL && SUMS > 0 || pass == pass::UPDATE;
-    (is_whole || R::USES_NEXT_D) && knows::<R, COEFFS, SLOTS, SUMS>(pass, decay)
-}
-
-/// What a slot that may be rounded is kept in.
-#[inline(always)]
-const fn dtype_of(mode: u8, role: Role) -> DType {
-    match (mode, role) {
-        (mode::BF16, _) => DType::Bf16,
-        (mode::Q8, _) | (mode::COMPACT, Role::Statistic) => DType::Q8,
-        (mode::COMPACT, _) => DType::Bf16,
-        _ => DType::F32,
-    }
-}
-
-/// Whether a slot may be kept rounded.
-#[inline(always)]
-const fn may_round<R, const COEFFS: usize, const SLOTS: usize, const SUMS: usize>(
-    slot: usize,
-) -> bool
-where
-    R: Rule<COEFFS, SLOTS, SUMS>,
-{
-    !matches!(R::STATE[slot].kept, algorithm::Kept::Exactly(_))
 }
 
 /// # Safety
@@ -135,7 +93,7 @@ where
             }
         )+ };
         (@@ $pass:expr, $decay:expr, [$($mode:expr),+]) => { $(
-            if $mode == mode {
+            if const { !is_twin::<R, COEFFS, SLOTS, SUMS>($mode) } && $mode == mode {
                 let kernel = CodedKernel::<
                     R, COEFFS, SLOTS, SUMS, { $decay }, { $pass }, { $mode }
                 > {

@@ -38,10 +38,10 @@ pub(crate) trait LaneElement: Element {
     fn at_most<S: Simd>(simd: S, a: Self::Reg<S>, most: Self::Reg<S>) -> Self::Reg<S>;
     fn first<S: Simd>(simd: S, len: usize) -> Self::Mask<S>;
     /// # Safety
-    /// What the mask has can be read.
+    /// What the mask has can be read, aligned to elements.
     unsafe fn load<S: Simd>(simd: S, mask: Self::Mask<S>, from: *const Self) -> Self::Reg<S>;
     /// # Safety
-    /// What the mask has can be written.
+    /// What the mask has can be written, aligned to elements.
     unsafe fn store<S: Simd>(simd: S, mask: Self::Mask<S>, to: *mut Self, x: Self::Reg<S>);
 }
 
@@ -289,14 +289,14 @@ impl<S: Simd, E: LaneElement> Lanes<S, E> {
     /// Zeros where the mask has none.
     ///
     /// # Safety
-    /// The elements that the mask has can be read at `from`, at any alignment.
+    /// The elements that the mask has can be read at `from`, which is aligned to them.
     #[inline(always)]
     pub(crate) unsafe fn load_some(self, mask: E::Mask<S>, from: *const E) -> E::Reg<S> {
         // SAFETY: this function's own contract.
         unsafe { E::load(self.0, mask, from) }
     }
     /// # Safety
-    /// The elements that the mask has can be written at `to`, at any alignment; no others are.
+    /// The elements that the mask has can be written at `to`, which is aligned to them; no others are.
     #[inline(always)]
     pub(crate) unsafe fn store_some(self, mask: E::Mask<S>, to: *mut E, x: E::Reg<S>) {
         // SAFETY: this function's own contract.

@@ -5,10 +5,12 @@
 pub(crate) mod bits;
 pub(crate) mod codec;
 pub(crate) mod coded;
+mod coeffs;
 pub(crate) mod fp_env;
 pub(crate) mod isa;
 pub(crate) mod kept;
 pub(crate) mod lanes;
+mod mode;
 pub(crate) mod prefetch;
 pub(crate) mod rounding;
 pub(crate) mod scan;

@@ -3,6 +3,7 @@
 // Loops over registers index several arrays at once; an iterator over one of them hides that.
 #![allow(clippy::needless_range_loop)]
 
+use super::coeffs::{Aligned, Coeffs, kept_coeffs};
 use super::isa::Token;
 use super::lanes::{LaneElement, Lanes, ROW};
 use super::prefetch::prefetch_row;
@@ -232,45 +233,8 @@ impl<E, const SLOTS: usize> Arrays<E, SLOTS> {
     }
 }
 
-/// Aligned to a cache line: a register that lies across two takes two loads.
-#[repr(align(64))]
-pub(super) struct Aligned<T>(pub(super) T);
-
 /// Rows for which memory is asked at once: few enough that requests do not wait for one another.
 const FEW: usize = 8;
-
-/// Registers that a lane function needs beside its sums and coefficients, as a rule: with 16 in all,
-/// the coefficients for which none is left are operands from memory. LLVM would rather keep them and
-/// spill the sums, and loads of all of them would bind the lean kernels, so this decides, and where
-/// the others are is hidden from it. (Of 6 to 14, measured: worth 10 to 25 % in cache.)
-const WORKING: usize = 9;
-
-/// Coefficients, the first `keep` of which are kept in registers.
-pub(super) struct Coeffs<'a, R, const COEFFS: usize> {
-    kept: [R; COEFFS],
-    hidden: &'a [R; COEFFS],
-    keep: usize,
-}
-
-impl<'a, R: Copy, const COEFFS: usize> Coeffs<'a, R, COEFFS> {
-    #[inline(always)]
-    pub(super) fn new(all: &'a Aligned<[R; COEFFS]>, keep: usize) -> Self {
-        Coeffs { kept: all.0, hidden: &std::hint::black_box(all).0, keep }
-    }
-
-    #[inline(always)]
-    pub(super) fn get(&self) -> [R; COEFFS] {
-        std::array::from_fn(|i| if i < self.keep { self.kept[i] } else { self.hidden[i] })
-    }
-}
-
-/// How many coefficients are kept in registers.
-pub(super) const fn kept_coeffs<S: Simd, E: LaneElement>(coeffs: usize, sums: usize) -> usize {
-    if S::REGISTER_COUNT > 16 {
-        return coeffs;
-    }
-    S::REGISTER_COUNT.saturating_sub(sums * Lanes::<S, E>::PER_ROW + WORKING)
-}
 
 /// A block of one algorithm, element type and kind of decay, yet to meet an instruction set.
 struct Kernel<
@@ -321,7 +285,8 @@ where
         for row in rows {
             let at = row * ROW;
             prefetch_row(arrays.p.wrapping_add(at));
-            if PASS & pass::MEND == 0 {
+            // A parameter that moves by its state alone needs no gradient.
+            if PASS & pass::MEND == 0 && PASS != pass::MOVE {
                 prefetch_row(arrays.g.wrapping_add(at));
             }
             for slot in 0..SLOTS {

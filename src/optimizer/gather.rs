@@ -97,8 +97,8 @@ impl Optimizer {
     /// Checks a tensor's arrays and makes it a job, unless the step leaves the tensor as it is.
     ///
     /// # Safety
-    /// The unit's jobs are used only where no two arrays of theirs overlap, and cleared before their
-    /// borrows end.
+    /// The unit's jobs are looked at only once [`refuse_overlap`](Self::refuse_overlap) has found no
+    /// overlap, and cleared before their borrows end.
     #[inline]
     pub(super) unsafe fn gather_dense(
         &self,
@@ -164,7 +164,8 @@ fn check_gradient_dtype(tensor: &Tensor, given: &TensorStep<'_, '_>) -> Result<(
     Ok(())
 }
 
-/// Checks one tensor's arrays, each by itself, and returns where its state is.
+/// Checks one tensor's arrays, each by itself, and notes them for the check of overlaps. Returns where
+/// its state is.
 #[inline]
 pub(super) fn check_arrays(
     tensor: &Tensor,

@@ -69,7 +69,7 @@ impl Optimizer {
         let rows = check_rows(tensor, given)?;
         overlap.push(Span {
             start: rows.start.addr(),
-            bytes: rows.count * rows.size(),
+            bytes: rows.count.saturating_mul(rows.size()),
             tensor: given.id.index(),
             what: What::Rows,
         });

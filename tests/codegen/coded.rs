@@ -17,7 +17,7 @@ struct Coded {
     mode: String,
 }
 
-/// How state is kept, by the numbers that `src/kernel/coded.rs` gives that: in full, in bf16, in 8 bits.
+/// How state is kept, by the numbers that `src/kernel/mode.rs` gives that: in full, in bf16, in 8 bits.
 const MODES: [&str; 3] = ["1", "2", "3"];
 
 /// The passes that an algorithm has kernels with codecs for, by the bits of `src/algorithm/rule.rs`: all

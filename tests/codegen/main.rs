@@ -50,7 +50,7 @@ const NEON_COMPILER: &str = "rustc 1.96.0 ";
 /// Growth shows in the instruction counts.
 const SPILLING: [(&str, &str, &[&str]); 4] = [
     // 4 to 6 of 16 registers are sums. The other way, all coefficients in memory, spills less and is
-    // slower: the loads bind. See `WORKING` in src/kernel/sweep.rs.
+    // slower: the loads bind. See `WORKING` in src/kernel/coeffs.rs.
     ("avx2", "f32", &["adagrad", "adam", "adam_preprint", "adan", "adan_ip"]),
     // 8 to 12 of 16 registers are sums.
     (
