@@ -8,7 +8,6 @@ use crate::kernel::codec::Format;
 use crate::kernel::isa::Token;
 use crate::kernel::prefetch::prefetch_first;
 use crate::kernel::sweep::{Streams, ZEROS};
-use std::ptr;
 
 /// Where the gradient of a job is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,34 +69,6 @@ unsafe impl Send for Job {}
 unsafe impl Sync for Job {}
 
 impl Job {
-    /// No elements of f32, with state that is kept in full and has been set up.
-    pub(crate) const EMPTY: Self = Job {
-        streams: Streams {
-            p: ptr::null_mut(),
-            g: ptr::null(),
-            state: [ptr::null_mut(); MAX_SLOTS],
-        },
-        len: 0,
-        dtype: DType::F32,
-        formats: Formats {
-            p: DType::F32,
-            g: DType::F32,
-            state: [Format::new(DType::F32, false); MAX_SLOTS],
-        },
-        copy: None,
-        master_is_set: false,
-        moves_by_kept: false,
-        noise: 0,
-        group: 0,
-        plan: 0,
-        first: false,
-        slice: Slice::WHOLE,
-        zeros: None,
-        gradient: Gradient::Given,
-        is_coded: false,
-        blocks_before: 0,
-    };
-
     pub(super) fn is_coded(&self) -> bool {
         let Formats { p, g, state } = self.formats;
         // Without branches: it is asked of every tensor in every step.

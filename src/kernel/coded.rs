@@ -4,7 +4,8 @@
 //! Registers are decoded as they are loaded and encoded as they are stored: codecs take the ports that
 //! idle while the lane function divides. There is a kernel for each usual way of keeping state and each
 //! pass that whole runs consist of: all at once, all but the statistics (of plain and frozen optimizers, and
-//! where statistics are sliced), and the halves of a step whose parameter waits for the new `d`. The engine does what they leave.
+//! where statistics are sliced), and the halves of a step whose parameter waits for the new `d`. The
+//! engine does what they leave.
 //!
 //! State goes by groups. 8-bit state has an exponent for a group, which is known when all of it is
 //! computed, and a parameter that moves by state moves by what that has been rounded to. So a first

@@ -8,7 +8,7 @@ use super::{Optimizer, TensorId};
 use crate::algorithm::{Init, MAX_SLOTS};
 use crate::dtype::DType;
 use crate::engine::blocks::{Jobs, Plan};
-use crate::engine::job::{Formats, Job};
+use crate::engine::job::{Formats, Gradient, Job};
 use crate::engine::rows::RowsJob;
 use crate::error::{Error, Result};
 use crate::kernel::rounding::mix;
@@ -135,7 +135,11 @@ impl Optimizer {
             first: tensor.steps == 0,
             slice: tensor.layout.slice,
             zeros: self.descriptor.copy_of_start.filter(|_| tensor.started_at_zero),
-            ..Job::EMPTY
+            gradient: Gradient::Given,
+            // Those below are found out later: by the plan, and as the job is pushed.
+            plan: 0,
+            is_coded: false,
+            blocks_before: 0,
         };
         // SAFETY: `check_arrays` made sure of lengths, types and alignment; the rest is this
         // function's own contract.
