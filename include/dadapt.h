@@ -1314,6 +1314,66 @@ dadapt_status dadapt_optimizer_set_tensor_progress(dadapt_optimizer *optimizer,
                                                    uint64_t id,
                                                    const struct dadapt_progress *progress);
 
+/* ---- DLPack ---- */
+
+/**
+ * DLPack's dltensor_from_py_object_no_sync: describes the array of an object in a DLTensor that
+ * borrows from it, and returns 0; anything else where it cannot.
+ */
+typedef int (*dadapt_dlpack_from_object)(void *object, void *tensor);
+
+/**
+ * The object at an index of a list, borrowed: Python's PyList_GetItem. NULL where there is none.
+ */
+typedef void *(*dadapt_dlpack_item)(void *list, ptrdiff_t index);
+
+/**
+ * The object that a key has in an item of the list, borrowed: Python's PyDict_GetItemWithError.
+ * NULL where there is none.
+ */
+typedef void *(*dadapt_dlpack_value)(void *item, void *key);
+
+/** What an array must be, and where its address goes. */
+typedef struct dadapt_dlpack_array {
+    /** Its elements. */
+    size_t len;
+    /**
+     * Their type. DADAPT_DTYPE_Q8 stands for bytes, of which 8-bit state is made; len is then
+     * what dadapt_optimizer_state_bytes says.
+     */
+    dadapt_dtype dtype;
+    /** 0. */
+    int32_t reserved;
+    /** Out: where it starts; NULL, it may be, where it has no elements. */
+    void **data;
+} dadapt_dlpack_array;
+
+/**
+ * Finds where the arrays of objects lie, for bindings of languages whose frameworks share arrays by
+ * DLPack's C exchange API, as PyTorch does from 2.10 on: one call for all parameters, gradients and
+ * state of a step, into the descriptors.
+ *
+ * from_object, item, value: the framework's and the language's functions. Where one of them fails it
+ *     may have left an exception, which is the caller's to look at: in Python, hold the GIL.
+ * lists, keys: columns of them. The objects are the first n items of each list or, where its key is
+ *     not NULL, what that key has in them. value may be NULL if all keys are.
+ * arrays: n of the first list, n of the second, and so on. The places in data may be anywhere.
+ * found: out; columns*n, or how many came before the first object whose array could not be had, or is
+ *     not as arrays says, contiguous and on the CPU. The addresses of those are written, others not.
+ *
+ * Any thread that the functions may run on.
+ * Errors: DADAPT_ERROR_UNKNOWN_DTYPE, _RESERVED, _TOO_LONG, _NULL_POINTER.
+ */
+dadapt_status dadapt_dlpack_data(dadapt_dlpack_from_object from_object,
+                                 dadapt_dlpack_item item,
+                                 dadapt_dlpack_value value,
+                                 void *const *lists,
+                                 void *const *keys,
+                                 size_t columns,
+                                 size_t n,
+                                 const struct dadapt_dlpack_array *arrays,
+                                 size_t *found);
+
 #ifdef __cplusplus
 }
 #endif

@@ -48,9 +48,14 @@ impl DType {
     ///
     /// # Errors
     /// [`Error::UnknownDType`](crate::Error::UnknownDType), which lists what there is.
+    #[inline]
     pub fn from_code(code: i32) -> Result<DType, crate::Error> {
         let found = DType::ALL.into_iter().find(|dtype| *dtype as i32 == code);
-        found.ok_or(crate::Error::UnknownDType { dtype: code })
+        // Not `ok_or`: a step asks this of every tensor, and making and dropping the error takes longer.
+        let Some(dtype) = found else {
+            return Err(crate::Error::UnknownDType { dtype: code });
+        };
+        Ok(dtype)
     }
 
     /// The type that lane functions compute in for parameters of this one.

@@ -9,6 +9,7 @@
 
 pub mod algorithm;
 pub mod config;
+pub mod dlpack;
 #[cfg(feature = "fault-injection")]
 mod fault;
 mod handle;

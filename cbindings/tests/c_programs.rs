@@ -110,6 +110,8 @@ programs! {
     family_algorithms_by_number_train, "family.c", run_plainly;
     family_under_valgrind_is_clean, "family.c", run_under_valgrind;
     dtypes_short_ones_train_and_are_refused, "dtypes.c", run_plainly;
+    dlpack_arrays_that_fit_are_found, "dlpack.c", run_plainly;
+    dlpack_under_valgrind_is_clean, "dlpack.c", run_under_valgrind;
     dtypes_under_valgrind_is_clean, "dtypes.c", run_under_valgrind;
     faults_panics_poison_the_handle, "faults.c", run_plainly;
     faults_under_valgrind_is_clean, "faults.c", run_under_valgrind;

@@ -9,7 +9,7 @@ use std::fs;
 use support::{golden_symbols, here};
 
 /// The sections, each a source file, in the order in which they read best.
-const SECTIONS: [&str; 11] = [
+const SECTIONS: [&str; 12] = [
     "version",
     "status",
     "algorithm",
@@ -21,6 +21,7 @@ const SECTIONS: [&str; 11] = [
     "parts",
     "state",
     "resume",
+    "dlpack",
 ];
 
 fn read(path: &str) -> String {

@@ -50,6 +50,17 @@ def is_dense(p):
     return True
 
 
+def is_plain(tensor, dtype, size):
+    """Whether the library can use a tensor where it lies, in the order of its indices."""
+    return (
+        tensor.dtype == dtype
+        and tensor.device.type == "cpu"
+        and tensor.numel() == size
+        and tensor.layout == torch.strided
+        and tensor.is_contiguous()
+    )
+
+
 class Slot(NamedTuple):
     """An array of a parameter's state; key is None where there is none."""
 
@@ -147,13 +158,10 @@ class Entry:
 
     def fits(self, slot, tensor):
         """Whether an array of the state can be used as it is."""
-        if tensor.dtype != slot.dtype or tensor.device.type != "cpu":
-            return False
-        if tensor.numel() != slot.size or tensor.layout != torch.strided:
-            return False
-        if self.kind == PERMUTED and tensor.shape == self.p.shape and tensor.dtype != torch.uint8:
-            return tensor.stride() == self.p.stride()
-        return tensor.is_contiguous()
+        if self.kind == PERMUTED and tensor.shape == self.p.shape and slot.dtype != torch.uint8:
+            right = tensor.dtype == slot.dtype and tensor.device.type == "cpu"
+            return right and tensor.layout == torch.strided and tensor.stride() == self.p.stride()
+        return is_plain(tensor, slot.dtype, slot.size)
 
     def converted(self, slot, tensor, flat):
         """A copy that fits."""

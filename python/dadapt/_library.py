@@ -169,6 +169,8 @@ def load():
 
 
 LIB = load()
+#: The same, by calls that keep the interpreter's lock: for what calls it back.
+LOCKED = ctypes.PyDLL(LIB._name)
 
 
 def fail(status):
@@ -185,6 +187,54 @@ def ok(status):
     """Raises what the library says was wrong, where something was."""
     if status:
         fail(status)
+
+
+# ---- DLPack's C exchange API: where an object's array lies, without a call of Python's ----
+
+
+class Array(ctypes.Structure):
+    """dadapt_dlpack_array."""
+
+    _fields_ = [
+        ("len", c_size_t),
+        ("dtype", c_int32),
+        ("reserved", c_int32),
+        ("data", c_void_p),
+    ]
+
+
+POINTERS, FUNCTIONS = POINTER(c_void_p), (c_void_p, c_void_p, c_void_p)
+COLUMNS = (POINTERS, POINTERS, c_size_t, c_size_t, POINTER(Array), POINTER(c_size_t))
+LOCKED.dadapt_dlpack_data.argtypes = (*FUNCTIONS, *COLUMNS)
+LOCKED.dadapt_dlpack_data.restype = c_int32
+
+
+class Exchange(ctypes.Structure):
+    """The start of DLPackExchangeAPI, of version 1."""
+
+    _fields_ = [
+        ("major", c_uint32),
+        ("minor", c_uint32),
+        ("previous", c_void_p),
+        ("allocator", c_void_p),
+        ("managed_from_object", c_void_p),
+        ("managed_to_object", c_void_p),
+        ("tensor_from_object", c_void_p),
+    ]
+
+
+def exchange_of(kind):
+    """How a class shares its arrays by that API; None where it does not."""
+    capsule = getattr(kind, "__dlpack_c_exchange_api__", None)
+    if capsule is None:
+        return None
+    open_capsule = ctypes.pythonapi.PyCapsule_GetPointer
+    open_capsule.argtypes, open_capsule.restype = [ctypes.py_object, c_char_p], c_void_p
+    try:
+        api = Exchange.from_address(open_capsule(capsule, b"dlpack_exchange_api"))
+    except ValueError:  # a capsule of another name
+        return None
+    return api.tensor_from_object if api.major == 1 else None
 
 
 def version():

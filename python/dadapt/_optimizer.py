@@ -135,7 +135,11 @@ class Optimizer(torch.optim.Optimizer):
         except Stale:
             self._session = None
             self._session = Session(self)
+        try:
             return do(self._session, self)
+        except Stale:
+            what = "the memory of a parameter or of its state cannot be read, or another thread moves it"
+            raise Error(what) from None
 
     @property
     def report(self):

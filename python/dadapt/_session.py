@@ -8,41 +8,20 @@ become something else a new one takes its place.
 import os
 from array import array
 from collections import Counter
-from itertools import chain
 from operator import attrgetter, is_, itemgetter
 from threading import Lock
 
 import torch
 
 from . import _entries as entries
+from ._addresses import Addresses, Column
 from ._entries import KEPT, MASTER, SHORT, Entry, Slot
 from ._library import ALL_GROUPS, Error
 from ._native import INDEX_I64, Native
 from ._spec import ADAGRAD_ROWS
 from ._versions import Versions
 
-DATA_PTR = torch.Tensor.data_ptr
-NUMEL = torch.Tensor.numel
-IS_CONTIGUOUS = torch.Tensor.is_contiguous
-GRAD, DTYPE = attrgetter("grad"), attrgetter("dtype")
-
-
-def sizes_and_types(tensors):
-    """What tells tensors of the right size and type from others."""
-    return list(map(NUMEL, tensors)), list(map(DTYPE, tensors))
-
-
-#: The same of f32 and f64. PyTorch sees to it that a gradient has its parameter's shape when it is assigned, so
-#: that bytes tell types apart, where there is a count of them.
-sizes = sizes_and_types
-
-if hasattr(torch.Tensor, "nbytes"):
-    NBYTES = attrgetter("nbytes")
-
-    def sizes(tensors):  # noqa: F811
-        return list(map(NBYTES, tensors))
-
-
+GRAD = attrgetter("grad")
 # dadapt_tensor in words of 8 bytes.
 WORDS = 11
 SIZE, ID, LEN, TYPE, P, G, STATE, STATE_COUNT, ROW_NUMBERS, ROW_COUNT, ROW_TYPE = range(WORDS)
@@ -50,13 +29,6 @@ SIZE, ID, LEN, TYPE, P, G, STATE, STATE_COUNT, ROW_NUMBERS, ROW_COUNT, ROW_TYPE 
 
 class Stale(Exception):
     """Groups or state are not what the session was made from."""
-
-
-def getter(keys):
-    """The values of a dict that has those keys, in a tuple."""
-    if len(keys) == 1:
-        return lambda held: (held[keys[0]],)
-    return itemgetter(*keys) if keys else lambda held: ()
 
 
 def is_rounded(group, options):
@@ -235,15 +207,15 @@ class Session:
             self.describe(entry, place)
         self.plain_p = [entry.p for entry in plain]
         self.plain_states = [entry.state for entry in plain]
-        self.lengths = list(map(NUMEL, self.plain_p))
-        self.dtypes = list(map(DTYPE, self.plain_p))
-        short = any(dtype in SHORT for dtype in self.dtypes)
-        self.sizes_of = sizes_and_types if short else sizes
-        self.sizes = self.sizes_of(self.plain_p)
-        self.plain_slots = [slot for slot, key in enumerate(keys) if key]
-        self.plain_arrays = getter([key for key in keys if key])
-        # As lists: making an array takes longer than all the rest, and is seldom needed.
-        self.p_pointers = self.g_pointers = self.state_pointers = None
+        kinds = [entry.dtype for entry in plain], [entry.p.numel() for entry in plain]
+        columns = [Column(self.words, P, WORDS, *kinds)]
+        for slot, key in enumerate(keys):
+            if key:
+                slots = [entry.slots[slot] for entry in plain]
+                of_slots = [of.dtype for of in slots], [of.size for of in slots]
+                columns.append(Column(self.state_words, slot, self.slots, *of_slots, key))
+        columns.append(Column(self.words, G, WORDS, *kinds))
+        self.columns, self.addresses = len(columns), Addresses(columns)
         self.versions = Versions(self.plain_p)
 
     def describe(self, entry, place):
@@ -311,45 +283,23 @@ class Session:
 
     # ---- Stepping ----
 
-    def plain_gradients(self, copies):
-        """The gradients of plain parameters, where they are, and whether some may be missing."""
-        grads = list(map(GRAD, self.plain_p))
-        try:
-            pointers = list(map(DATA_PTR, grads))
-            usable = self.sizes_of(grads) == self.sizes and all(map(IS_CONTIGUOUS, grads))
-        except (TypeError, RuntimeError):  # None, or sparse
-            usable = False
-        if not usable:
-            pairs = zip(self.plain, grads)
-            pointers = [entry.gradient(g, copies) for entry, g in pairs]
-            return grads, pointers, True
-        return grads, pointers, False
-
-    def place_plain(self):
-        """Notes where plain parameters and their state are now."""
-        n = len(self.plain)
-        pointers = list(map(DATA_PTR, self.plain_p))
-        if pointers != self.p_pointers:
-            if not all(entry.still_fits() for entry in self.plain):
-                raise Stale
-            if list(map(NUMEL, self.plain_p)) != self.lengths:
-                raise Stale
-            if list(map(DTYPE, self.plain_p)) != self.dtypes:
-                raise Stale
-            self.p_pointers = None  # until all are written, whatever interrupts this
-            self.words[P : WORDS * n : WORDS] = array("Q", pointers)
-            self.p_pointers = pointers
+    def place_plain(self, *gradients):
+        """Writes where plain parameters and their state are, and a list of their gradients. Whether all of
+        those could be used."""
+        found = self.addresses.read(self.plain_p, self.plain_states, *gradients)
+        if found < self.columns - 1:
+            raise Stale
+        if self.addresses.moved:
             self.versions = Versions(self.plain_p)
-        tensors = chain.from_iterable(map(self.plain_arrays, self.plain_states))
-        pointers = list(map(DATA_PTR, tensors))
-        if pointers != self.state_pointers:
-            if not all(map(self.state_fits, self.plain)):
-                raise Stale
-            self.state_pointers = None
-            for index, slot in enumerate(self.plain_slots):
-                of_slot = pointers[index :: len(self.plain_slots)]
-                self.state_words[slot : self.slots * n : self.slots] = array("Q", of_slot)
-            self.state_pointers = pointers
+        return found == self.columns
+
+    def place_gradients(self, grads, copies):
+        """Writes where the gradients of plain parameters are of which some are missing or elsewhere; the
+        entries of the others."""
+        self.addresses.forget()
+        for place, (entry, g) in enumerate(zip(self.plain, grads)):
+            self.words[place * WORDS + G] = entry.gradient(g, copies)
+        return [entry for entry, g in zip(self.plain, grads) if g is not None]
 
     def state_fits(self, entry):
         return all(entry.fits(slot, entry.state[slot.key]) for slot in entry.slots if slot.key)
@@ -386,13 +336,9 @@ class Session:
         if self.waiting:
             self.register_waiting(groups)
         n, copies, written = len(self.plain), [], []
-        self.place_plain()
-        grads, pointers, some = self.plain_gradients(copies)
-        if pointers != self.g_pointers:
-            self.g_pointers = None
-            self.words[G : WORDS * n : WORDS] = array("Q", pointers)
-            self.g_pointers = pointers
-        updated = []
+        grads = list(map(GRAD, self.plain_p))
+        all_plain = self.place_plain(grads)
+        updated = [] if all_plain else self.place_gradients(grads, copies)
         if self.others:
             with torch.no_grad():
                 for entry in self.others:
@@ -403,9 +349,7 @@ class Session:
                     updated.append(entry)
         report = self.native.step(self.address, n + len(written))
         if self.is_applied(report):
-            if some:
-                updated += [entry for entry, g in zip(self.plain, grads) if g is not None]
-            self.commit(groups, updated, written, all_plain=not some)
+            self.commit(groups, updated, written, all_plain)
         self.write_estimates(groups, report)
         return report
 
@@ -468,28 +412,16 @@ class Session:
         g = p.grad
         if entry is None or g is None:
             return
-        temporary, self.g_pointers = [], None
+        temporary = []
         try:
             with torch.no_grad():
                 copy = self.place_other(entry, entry.place, g, temporary)
         except Stale:
             raise Error(f"{entry.name} or its state has changed within a step") from None
         finally:
-            self.forget_moved(entry)
+            self.addresses.forget()
         self.native.step_tensor(self.address + 8 * WORDS * entry.place)
         self.given.append((entry, copy))
-
-    def forget_moved(self, entry):
-        """Notes where a descriptor does not say what all are remembered to say."""
-        place, slots = entry.place, self.plain_slots
-        if place >= len(self.plain):
-            return
-        if self.p_pointers and self.words[place * WORDS + P] != self.p_pointers[place]:
-            self.p_pointers = None
-        written = [self.state_words[place * self.slots + slot] for slot in slots]
-        known = self.state_pointers or []
-        if written != known[place * len(slots) : (place + 1) * len(slots)]:
-            self.state_pointers = None
 
     def end(self, optimizer):
         """Ends the step."""
