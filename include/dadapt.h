@@ -1314,6 +1314,60 @@ dadapt_status dadapt_optimizer_set_tensor_progress(dadapt_optimizer *optimizer,
                                                    uint64_t id,
                                                    const struct dadapt_progress *progress);
 
+/* ---- Threads ---- */
+
+/** What a dadapt_executor calls: one share of the work, whose number is index. */
+typedef void (*dadapt_work)(void *work, size_t index);
+
+/**
+ * Calls call(work, index) once for each index below n, as many at once as it can, and returns when all
+ * have returned: "#pragma omp parallel for schedule(static, 1)" over index, or what another pool has
+ * for that. The calling thread should take part.
+ *
+ * Only time depends on which calls are made, and where; those that are not are done for. An index that
+ * is on the same thread in every step finds in its caches what it had there before.
+ */
+typedef void (*dadapt_executor)(void *context, size_t n, dadapt_work call, void *work);
+
+/**
+ * Of an OpenMP runtime, GOMP_parallel: calls call(work) on so many threads, this one among them.
+ */
+typedef void (*dadapt_openmp_parallel)(void (*call)(void *work),
+                                       void *work,
+                                       unsigned int threads,
+                                       unsigned int flags);
+
+/** Of an OpenMP runtime, omp_get_thread_num. */
+typedef int (*dadapt_openmp_thread_num)(void);
+
+/**
+ * Runs large steps on threads that the program has already, in place of a pool of the library's.
+ *
+ * A pool whose threads spin between their tasks, as those of OpenMP do for some milliseconds, leaves no
+ * processor to another: a step that comes right after its work is faster on that pool. num_threads
+ * says into how many shares the work is cut, where it is not 1. Bits do not depend on it.
+ *
+ * run: NULL goes back to threads of the library's. context: what it is called with. It is called in
+ *     the default floating-point environment, by any thread that steps, at once where several do.
+ *     A forked child does not call its parent's.
+ * Errors: DADAPT_ERROR_STEP_OPEN, _NULL_POINTER.
+ */
+dadapt_status dadapt_optimizer_set_executor(dadapt_optimizer *optimizer,
+                                            dadapt_executor run,
+                                            void *context);
+
+/**
+ * Runs large steps on the threads of an OpenMP runtime, as dadapt_optimizer_set_executor does: for
+ * bindings, which have its functions and no compiler for its pragmas. (GCC's libgomp has them, and so
+ * have LLVM's and Intel's runtimes.)
+ *
+ * parallel, thread_num: the runtime's GOMP_parallel and omp_get_thread_num.
+ * Errors: DADAPT_ERROR_STEP_OPEN, _NULL_POINTER.
+ */
+dadapt_status dadapt_optimizer_set_openmp(dadapt_optimizer *optimizer,
+                                          dadapt_openmp_parallel parallel,
+                                          dadapt_openmp_thread_num thread_num);
+
 /* ---- DLPack ---- */
 
 /**

@@ -37,6 +37,7 @@ mod optimizer;
 
 pub use algorithm::Algorithm;
 pub use dtype::{DType, Element, bf16, f16};
+pub use engine::parallel::Executor;
 pub use error::{Error, Result};
 pub use kernel::fp_env::FpEnv;
 pub use kernel::isa::{ISA_ENV, Isa};

@@ -23,4 +23,5 @@ pub mod status;
 pub mod step;
 mod structs;
 pub mod tensors;
+pub mod threads;
 pub mod version;

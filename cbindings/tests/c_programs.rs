@@ -113,6 +113,8 @@ programs! {
     dlpack_arrays_that_fit_are_found, "dlpack.c", run_plainly;
     dlpack_under_valgrind_is_clean, "dlpack.c", run_under_valgrind;
     dtypes_under_valgrind_is_clean, "dtypes.c", run_under_valgrind;
+    executor_gives_the_same_bits, "executor.c", run_plainly;
+    executor_under_valgrind_is_clean, "executor.c", run_under_valgrind;
     faults_panics_poison_the_handle, "faults.c", run_plainly;
     faults_under_valgrind_is_clean, "faults.c", run_under_valgrind;
     variables_forced_or_wrong_are_obeyed_or_refused, "variables.c", run_plainly;

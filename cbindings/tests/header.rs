@@ -9,7 +9,7 @@ use std::fs;
 use support::{golden_symbols, here};
 
 /// The sections, each a source file, in the order in which they read best.
-const SECTIONS: [&str; 12] = [
+const SECTIONS: [&str; 13] = [
     "version",
     "status",
     "algorithm",
@@ -21,6 +21,7 @@ const SECTIONS: [&str; 12] = [
     "parts",
     "state",
     "resume",
+    "threads",
     "dlpack",
 ];
 

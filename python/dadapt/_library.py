@@ -89,6 +89,7 @@ STATUS = {
     "dadapt_config_add_group": [c_void_p, POINTER(c_uint32)],
     "dadapt_config_set_f64_by_name": [c_void_p, c_uint32, c_char_p, c_double],
     "dadapt_optimizer_new": [c_void_p, POINTER(c_void_p)],
+    "dadapt_optimizer_set_openmp": [c_void_p, c_void_p, c_void_p],
     "dadapt_optimizer_set_f64_by_name": [c_void_p, c_uint32, c_char_p, c_double],
     "dadapt_optimizer_add_tensor": TENSOR,
     "dadapt_optimizer_add_tensor_with_state_of_caller": TENSOR,

@@ -98,6 +98,10 @@ class Native:
         """Sets an option of a group, or with ALL_GROUPS of the optimizer."""
         ok(LIB.dadapt_optimizer_set_f64_by_name(self.handle, group, key.encode(), value))
 
+    def set_openmp(self, parallel, thread_num):
+        """Takes the threads of an OpenMP runtime for large steps."""
+        ok(LIB.dadapt_optimizer_set_openmp(self.handle, parallel, thread_num))
+
     def add_tensor(self, group, name, dtype, length, own=False):
         """Registers a tensor whose state the caller keeps, or with `own` the library."""
         add = LIB.dadapt_optimizer_add_tensor_with_state_of_caller

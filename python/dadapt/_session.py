@@ -5,6 +5,7 @@ clears them needs no more than that. A session follows them from step to step, a
 become something else a new one takes its place.
 """
 
+import ctypes
 import os
 from array import array
 from collections import Counter
@@ -25,6 +26,24 @@ GRAD = attrgetter("grad")
 # dadapt_tensor in words of 8 bytes.
 WORDS = 11
 SIZE, ID, LEN, TYPE, P, G, STATE, STATE_COUNT, ROW_NUMBERS, ROW_COUNT, ROW_TYPE = range(WORDS)
+
+
+def openmp():
+    """The functions of the OpenMP runtime whose threads PyTorch computes on; None where it has none.
+
+    After its work they spin for milliseconds, in which other threads find no processor free.
+    """
+    linked = ctypes.CDLL(torch._C.__file__)
+    try:
+        functions = linked.GOMP_parallel, linked.omp_get_thread_num
+    except AttributeError:
+        return None
+    return tuple(ctypes.cast(function, ctypes.c_void_p) for function in functions)
+
+
+OPENMP = openmp()
+#: A forked child does not have its parent's threads, and the runtime would wait for them.
+PROCESS = os.getpid()
 
 
 class Stale(Exception):
@@ -56,6 +75,8 @@ class Session:
         common["num_threads"] = float(self.threads)
         options = [self.spec.group_options(group) for group in groups]
         self.native = Native(self.spec.algorithm, common, options)
+        if self.shares_threads and OPENMP and os.getpid() == PROCESS:
+            self.native.set_openmp(*OPENMP)
         if groups[0].get("frozen"):
             self.native.freeze()
         self.common, self.options = common, options

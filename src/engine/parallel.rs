@@ -2,12 +2,14 @@
 
 use super::call::Call;
 use crate::error::Error;
+use crate::kernel::fp_env::FpEnv;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use std::error::Error as _;
 use std::num::NonZero;
 use std::ops::Range;
-use std::sync::OnceLock;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 /// Below this many elements waking threads costs more than it saves.
 const MIN_PARALLEL_LEN: usize = 1 << 17;
@@ -16,35 +18,31 @@ const PIECES_PER_THREAD: usize = 8;
 /// Blocks of the smallest piece.
 const MIN_PIECE: usize = 4;
 
+/// Threads that a program has already, for large steps to run on: see
+/// [`Optimizer::set_executor`](crate::Optimizer::set_executor).
+pub trait Executor: std::fmt::Debug + Send + Sync {
+    /// Calls `work(index)` once for each `index` below `n`, as many at once as it can, and returns when
+    /// all calls have returned.
+    ///
+    /// That is what is fastest; nothing but time depends on it. Calls that are not made are done by
+    /// those that are, or by the caller after `run`; a call too many does nothing. An `index` that is on the
+    /// same thread in every step finds in its caches what it had there before.
+    fn run(&self, n: usize, work: &(dyn Fn(usize) + Sync));
+}
+
 /// Where a step's threads come from.
 #[derive(Debug)]
-pub(crate) enum Threads {
-    /// rayon's current pool.
-    Current,
-    /// A pool of the optimizer's own.
-    Own(OwnPool),
-}
-
-/// A pool that is made when first needed, and again in a forked child, which has no threads.
-#[derive(Debug)]
-pub(crate) struct OwnPool {
-    /// The calling thread included.
+pub(crate) struct Threads {
+    /// The calling thread included; 0 takes rayon's current pool.
     threads: usize,
-    /// With the process that made it.
+    /// Made when first needed, and again in a forked child, which has no threads; with the process
+    /// that made it.
     pool: Option<(u32, ThreadPool)>,
+    /// In place of all those, in the process that it was given in.
+    executor: Option<(u32, Box<dyn Executor>)>,
 }
 
-impl OwnPool {
-    /// Forgets a pool that another process made: a parent's threads are not in its child, so that
-    /// pool could not even be dropped.
-    fn forget_parents(&mut self) {
-        if self.pool.as_ref().is_some_and(|(made_by, _)| *made_by != std::process::id()) {
-            std::mem::forget(self.pool.take());
-        }
-    }
-}
-
-impl Drop for OwnPool {
+impl Drop for Threads {
     fn drop(&mut self) {
         self.forget_parents();
     }
@@ -53,9 +51,24 @@ impl Drop for OwnPool {
 impl Threads {
     /// `0` takes rayon's current pool.
     pub(crate) fn new(threads: usize) -> Self {
-        match threads {
-            0 => Threads::Current,
-            threads => Threads::Own(OwnPool { threads, pool: None }),
+        Threads { threads, pool: None, executor: None }
+    }
+
+    pub(crate) fn set_executor(&mut self, executor: Option<Box<dyn Executor>>) {
+        self.executor = executor.map(|executor| (std::process::id(), executor));
+    }
+
+    /// A forked child does not have the threads of its parent's.
+    fn executor(&self) -> Option<&dyn Executor> {
+        let (given_in, executor) = self.executor.as_ref()?;
+        (*given_in == std::process::id()).then_some(executor.as_ref())
+    }
+
+    /// Forgets a pool that another process made: a parent's threads are not in its child, so that
+    /// pool could not even be dropped.
+    fn forget_parents(&mut self) {
+        if self.pool.as_ref().is_some_and(|(made_by, _)| *made_by != std::process::id()) {
+            std::mem::forget(self.pool.take());
         }
     }
 
@@ -64,24 +77,23 @@ impl Threads {
     /// # Errors
     /// [`Error::Threads`] where the system gives none.
     pub(crate) fn prepare(&mut self, len: usize) -> Result<(), Error> {
-        if len < MIN_PARALLEL_LEN || rayon::current_thread_index().is_some() {
+        let inside = rayon::current_thread_index().is_some();
+        if len < MIN_PARALLEL_LEN || inside || self.threads == 1 || self.executor().is_some() {
             return Ok(());
         }
-        let own = match self {
-            Threads::Current => return make_global(),
-            Threads::Own(own) if own.threads < 2 => return Ok(()),
-            Threads::Own(own) => own,
-        };
-        own.forget_parents();
-        if own.pool.is_some() {
+        if self.threads == 0 {
+            return make_global();
+        }
+        self.forget_parents();
+        if self.pool.is_some() {
             return Ok(());
         }
         let pool = ThreadPoolBuilder::new()
-            .num_threads(own.threads - 1)
+            .num_threads(self.threads - 1)
             .thread_name(|i| format!("dadapt-{}", i + 1))
             .build()
-            .map_err(|e| Error::Threads { threads: own.threads, reason: e.to_string() })?;
-        own.pool = Some((std::process::id(), pool));
+            .map_err(|e| Error::Threads { threads: self.threads, reason: e.to_string() })?;
+        self.pool = Some((std::process::id(), pool));
         Ok(())
     }
 }
@@ -118,20 +130,56 @@ pub(crate) fn for_each_piece(
     let size = (blocks / (workers * PIECES_PER_THREAD)).max(MIN_PIECE);
     let homes: Vec<Home> =
         (0..workers).map(|i| Home::new(blocks * i / workers, blocks * (i + 1) / workers)).collect();
-    let index = || rayon::current_thread_index().map_or(0, |index| index + 1);
-    Call::run(crew.pool, crew.helpers, &|| work(Pieces::new(&homes, size, index())));
+    let work = |index| work(Pieces::new(&homes, size, index));
+    let Source::Executor(executor) = crew.source else {
+        let index = || rayon::current_thread_index().map_or(0, |index| index + 1);
+        return Call::run(crew.source.pool(), crew.helpers, &|| work(index()));
+    };
+    let panic = Mutex::new(None);
+    executor.run(workers, &|index| {
+        let outcome = catch_unwind(AssertUnwindSafe(|| {
+            let _env = FpEnv::set_default();
+            work(index % workers);
+        }));
+        if let Err(caught) = outcome {
+            *panic.lock().unwrap_or_else(PoisonError::into_inner) = Some(caught);
+        }
+    });
+    if let Some(panic) = panic.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        resume_unwind(panic);
+    }
+    if homes.iter().any(Home::has_more) {
+        work(0);
+    }
+}
+
+/// What a step runs on beside its own thread.
+#[derive(Clone, Copy)]
+enum Source<'a> {
+    /// rayon's current pool.
+    Current,
+    Pool(&'a ThreadPool),
+    Executor(&'a dyn Executor),
+}
+
+impl<'a> Source<'a> {
+    fn pool(&self) -> Option<&'a ThreadPool> {
+        match self {
+            Source::Pool(pool) => Some(pool),
+            _ => None,
+        }
+    }
 }
 
 /// The threads that a step gets beside its own.
 struct Crew<'a> {
-    /// `None`: rayon's current pool.
-    pool: Option<&'a ThreadPool>,
+    source: Source<'a>,
     helpers: usize,
     /// What it adds to [`RUNNING`].
     counted: usize,
 }
 
-/// Threads in steps that run now on pools of optimizers' own. A step that finds others running leaves
+/// Threads in steps that run now on pools of optimizers' own or on executors. A step that finds others running leaves
 /// them their share: together they take as many threads as one alone. (Speed only; the bits of a step
 /// do not depend on its threads.) With the process, in the upper half: a child that was forked within a
 /// step of another thread's has none of what its parent counted.
@@ -151,22 +199,24 @@ fn count_running(change: impl Fn(usize) -> usize) -> usize {
 
 impl<'a> Crew<'a> {
     fn gather(threads: &'a Threads, len: usize) -> Self {
-        let alone = Crew { pool: None, helpers: 0, counted: 0 };
-        let inside = rayon::current_thread_index().is_some();
-        match threads {
-            _ if len < MIN_PARALLEL_LEN => alone,
-            Threads::Current => Crew { helpers: rayon::current_num_threads() - 1, ..alone },
+        let alone = Crew { source: Source::Current, helpers: 0, counted: 0 };
+        let wanted = match threads.threads {
+            0 => rayon::current_num_threads(),
+            wanted => wanted,
+        };
+        let source = match (threads.executor(), &threads.pool) {
+            _ if len < MIN_PARALLEL_LEN => return alone,
+            (Some(executor), _) => Source::Executor(executor),
             // Threads of a pool that the program has made: another pool would compete with it.
-            Threads::Own(own) if inside => {
-                Crew { helpers: own.threads.min(rayon::current_num_threads()) - 1, ..alone }
+            _ if threads.threads == 0 || rayon::current_thread_index().is_some() => {
+                return Crew { helpers: wanted.min(rayon::current_num_threads()) - 1, ..alone };
             }
-            Threads::Own(OwnPool { threads, pool: Some((_, pool)) }) => {
-                let helpers = |others: usize| (threads - 1).saturating_sub(others);
-                let helpers = helpers(count_running(|others| others + 1 + helpers(others)));
-                Crew { pool: Some(pool), helpers, counted: helpers + 1 }
-            }
-            Threads::Own(_) => alone,
-        }
+            (None, Some((_, pool))) => Source::Pool(pool),
+            (None, None) => return alone,
+        };
+        let helpers = |others: usize| (wanted - 1).saturating_sub(others);
+        let helpers = helpers(count_running(|others| others + 1 + helpers(others)));
+        Crew { source, helpers, counted: helpers + 1 }
     }
 }
 
@@ -191,9 +241,13 @@ impl Home {
         Home { next: AtomicUsize::new(start), end, claimed: AtomicBool::new(false) }
     }
 
+    fn has_more(&self) -> bool {
+        self.next.load(Ordering::Relaxed) < self.end
+    }
+
     fn take(&self, size: usize) -> Option<Range<usize>> {
         // Looked at first, so that a counter cannot run away.
-        if self.next.load(Ordering::Relaxed) >= self.end {
+        if !self.has_more() {
             return None;
         }
         let start = self.next.fetch_add(size, Ordering::Relaxed);
@@ -280,9 +334,9 @@ mod tests {
         pool.install(|| {
             for (threads, helpers) in [(2, 1), (8, 2)] {
                 let own = own(threads);
-                assert!(matches!(&own, Threads::Own(own) if own.pool.is_none()));
+                assert!(own.pool.is_none());
                 let crew = Crew::gather(&own, LONG);
-                assert_eq!((crew.helpers, crew.pool.is_none()), (helpers, true));
+                assert_eq!((crew.helpers, crew.source.pool().is_none()), (helpers, true));
             }
         });
     }

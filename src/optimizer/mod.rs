@@ -26,7 +26,7 @@ pub use step::Fault;
 pub use tensor::{MAX_STATE, StateOwner, TensorId};
 
 use crate::algorithm::{Algorithm, Descriptor, Slot};
-use crate::engine::parallel::Threads;
+use crate::engine::parallel::{Executor, Threads};
 use crate::error::{Error, Result};
 use crate::kernel::isa::{Isa, Token};
 use crate::key::{Key, Scope};
@@ -222,6 +222,22 @@ impl Optimizer {
     /// As [`set_group`](Self::set_group).
     pub fn set_lr(&mut self, group: GroupId, lr: f64) -> Result<()> {
         self.set_group(group, Key::Lr, lr)
+    }
+
+    /// Runs large steps on threads that the program has already, where `num_threads` is not 1; `None` goes
+    /// back to threads of the optimizer's own.
+    ///
+    /// A pool whose threads spin between their tasks, as those of OpenMP do, leaves no processor to
+    /// another pool: a step that follows it within milliseconds is faster on that pool. `num_threads` says
+    /// on how many threads (0: as many as rayon's current pool has). Bits do not depend on it. A forked
+    /// child does not use the executor of its parent.
+    ///
+    /// # Errors
+    /// [`Error::StepOpen`].
+    pub fn set_executor(&mut self, executor: Option<Box<dyn Executor>>) -> Result<()> {
+        self.refuse_open()?;
+        self.threads.set_executor(executor);
+        Ok(())
     }
 
     /// An option of the optimizer, or of all groups as set for those to come.

@@ -1,7 +1,7 @@
 //! Steps in forked children, which have one thread whatever their parent had.
 
 use crate::run::Run;
-use dadapt::{Algorithm, Config, Error, Key};
+use dadapt::{Algorithm, Config, Error, Executor, Key};
 
 const LEN: usize = 140_000;
 
@@ -57,13 +57,43 @@ fn child_steps_as_its_parent_would_have() {
     }
 }
 
+/// Does its work in the process that made it only, as a pool of threads would.
+#[derive(Debug)]
+struct OfProcess(u32);
+
+impl Executor for OfProcess {
+    fn run(&self, n: usize, work: &(dyn Fn(usize) + Sync)) {
+        assert_eq!(std::process::id(), self.0, "a child cannot wait for its parent's threads");
+        (0..n).for_each(work);
+    }
+}
+
+#[test]
+fn child_does_not_use_its_parents_executor() {
+    let mut parent = run(2);
+    let executor = OfProcess(std::process::id());
+    parent.optimizer.set_executor(Some(Box::new(executor))).unwrap();
+    let g = gradient();
+    parent.step(&[Some(&g)]).unwrap();
+    let mut twin = run(2);
+    twin.step(&[Some(&g)]).unwrap();
+    twin.step(&[Some(&g)]).unwrap();
+    let expected = twin.bits();
+    let same = in_child(|| parent.step(&[Some(&g)]).is_ok() && parent.bits() == expected);
+    assert!(same, "the child used the executor, or strayed");
+}
+
 #[test]
 fn threads_that_cannot_be_had_are_an_error() {
     let refused = in_child(|| {
         let mut run = run(4096);
         let g = gradient();
         let before = run.bits();
-        let few = libc::rlimit { rlim_cur: 1 << 30, rlim_max: libc::RLIM_INFINITY };
+        // Beside what is in use, of which tests that run at once have different amounts.
+        let pages = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+        let pages = pages.split(' ').next().and_then(|pages| pages.parse().ok()).unwrap_or(0);
+        let room = 4096 * pages + (1 << 30);
+        let few = libc::rlimit { rlim_cur: room, rlim_max: libc::RLIM_INFINITY };
         // SAFETY: the struct is whole; the limit is this process's alone, which ends soon.
         assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_AS, &few) }, 0);
         let Err(error) = run.step(&[Some(&g)]) else { return false };
