@@ -11,16 +11,15 @@ use crate::kernel::coded::CodedFn;
 use crate::kernel::isa::Token;
 use crate::kernel::kept::Coded;
 use crate::kernel::scan::{finite_fn, sum_sq_fn};
-use crate::kernel::sweep::{Ahead, GroupPlan, MAX_LEN, Streams, SweepFn, ZEROS};
+pub(crate) use crate::kernel::sweep::BLOCK;
+use crate::kernel::sweep::{
+    Ahead, BLOCKS, GroupPlan, Partial, Streams, SweepFn, ZEROS, most_blocks, sweep_block,
+};
 use std::mem::MaybeUninit;
 use std::ops::Range;
 use std::slice;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-
-/// Elements of a block, counted from the start of its tensor. Partial sums, and with them every
-/// bit of `d`, depend on it.
-pub(crate) const BLOCK: usize = MAX_LEN;
 
 /// What tensors of a group and type have in common in a step.
 #[derive(Clone, Copy, Debug)]
@@ -136,15 +135,25 @@ impl Jobs {
     ) {
         self.reduce(machine, count, into, |job, (start, len), next, sums| {
             let plan = &plans[job.plan];
-            let block = Block { kernels, token: machine.token, plan, slots, job, start, len, next };
-            // SAFETY: `push`'s caller vouched for the arrays; the block lies within them, and
-            // `reduce` gives each block once.
-            let (partial, lost) = unsafe { block.run() };
-            if lost > 0 {
-                self.overflows.fetch_add(lost, Ordering::Relaxed);
-            }
-            for i in 0..count {
-                sums[i].add(plan.weights[i] * partial[i]);
+            let most = BLOCK * if plan.takes_many(job) { most_blocks(job.dtype.size()) } else { 1 };
+            for at in (0..len).step_by(most) {
+                let next = next.filter(|_| at + most >= len);
+                let (start, len) = (start + at, most.min(len - at));
+                let token = machine.token;
+                let blocks = Blocks { kernels, token, plan, slots, job, start, len, next };
+                let mut partials = [[0.0; MAX_SUMS]; BLOCKS];
+                let partials = &mut partials[..len.div_ceil(BLOCK)];
+                // SAFETY: `push`'s caller vouched for the arrays; the blocks lie within them, and
+                // `reduce` gives each once.
+                let lost = unsafe { blocks.run(partials) };
+                if lost > 0 {
+                    self.overflows.fetch_add(lost, Ordering::Relaxed);
+                }
+                for partial in partials {
+                    for i in 0..count {
+                        sums[i].add(plan.weights[i] * partial[i]);
+                    }
+                }
             }
         });
     }
@@ -153,10 +162,13 @@ impl Jobs {
     pub(crate) fn sum_sq(&self, machine: &Machine, weight: impl Fn(&Job) -> f64 + Sync) -> Sums {
         let mut sums = no_sums();
         self.reduce(machine, 1, &mut sums, |job, (start, len), _, sums| {
-            let g = job.g_at(start);
-            // SAFETY: `push`'s caller vouched for the gradient; the block lies within it.
-            let partial = unsafe { sum_sq(machine.token, job.formats.g, g, len) };
-            sums[0].add(weight(job) * partial);
+            for at in (0..len).step_by(BLOCK) {
+                let g = job.g_at(start + at);
+                // SAFETY: `push`'s caller vouched for the gradient; the block lies within it.
+                let partial =
+                    unsafe { sum_sq(machine.token, job.formats.g, g, BLOCK.min(len - at)) };
+                sums[0].add(weight(job) * partial);
+            }
         });
         sums
     }
@@ -178,22 +190,17 @@ impl Jobs {
         finite.into_inner()
     }
 
-    /// Calls `block(job, place, next, sums)` once for every block, to add to the first `count` sums;
-    /// `next` is the job that follows after a job's last.
+    /// Calls `part(job, place, next, sums)` for parts that together have every block once, to add to the first
+    /// `count` sums; `next` is the job that follows.
     fn reduce(
         &self,
         machine: &Machine,
         count: usize,
         into: &mut Sums,
-        block: impl Fn(&Job, (usize, usize), Option<&Job>, &mut Sums) + Sync,
+        part: impl Fn(&Job, (usize, usize), Option<&Job>, &mut Sums) + Sync,
     ) {
         let all = |range: Range<usize>, sums: &mut Sums| {
-            self.for_parts(range, |job, start, len, next| {
-                for at in (0..len).step_by(BLOCK) {
-                    let next = next.filter(|_| at + BLOCK >= len);
-                    block(job, (start + at, BLOCK.min(len - at)), next, sums);
-                }
-            });
+            self.for_parts(range, |job, start, len, next| part(job, (start, len), next, sums));
         };
         let total = Mutex::new(into);
         for_each_piece(machine.threads, self.blocks, self.len, |pieces| {
@@ -217,8 +224,21 @@ pub(crate) struct Kernels {
     pub(crate) coded: CodedFn,
 }
 
-/// A block and what is done with it.
-pub(super) struct Block<'a> {
+impl Plan {
+    /// Whether the sums are of a slice of the elements.
+    fn is_sliced(&self, job: &Job) -> bool {
+        !job.slice.is_whole() && self.kernel.pass & pass::SUMS != 0
+    }
+
+    /// Whether a call may have several blocks of a job: where kernels work on its arrays as they lie.
+    fn takes_many(&self, job: &Job) -> bool {
+        let plain = !job.is_coded && !self.is_sliced(job) && !job.first && job.zeros.is_none();
+        plain && !matches!(job.gradient, Gradient::KeptIn(_) | Gradient::Zero)
+    }
+}
+
+/// Blocks of a job and what is done with them: one, unless the plan [takes many](Plan::takes_many).
+pub(super) struct Blocks<'a> {
     kernels: &'a Kernels,
     token: Token,
     pub(super) plan: &'a Plan,
@@ -230,17 +250,19 @@ pub(super) struct Block<'a> {
     next: Option<&'a Job>,
 }
 
-impl Block<'_> {
-    /// Its sums, and the parameters that it sends to infinity.
+impl Blocks<'_> {
+    /// Writes the sums of each: the parameters that it sends to infinity.
     ///
     /// # Safety
-    /// The job's arrays hold the block, and nobody else uses that.
-    unsafe fn run(&self) -> ([f64; MAX_SUMS], u64) {
-        let (job, kernel) = (self.job, &self.plan.kernel);
-        let sliced = !job.slice.is_whole() && kernel.pass & pass::SUMS != 0;
+    /// The job's arrays hold the blocks, and nobody else uses that.
+    unsafe fn run(&self, sums: &mut [Partial]) -> u64 {
+        let job = self.job;
+        let sliced = self.plan.is_sliced(job);
         if job.is_coded || sliced || matches!(job.gradient, Gradient::KeptIn(_)) {
             // SAFETY: this function's own contract.
-            return unsafe { self.run_coded(sliced) };
+            let (partial, lost) = unsafe { self.run_coded(sliced) };
+            sums[0] = partial;
+            return lost;
         }
         let mut streams = job.at(self.start, self.slots);
         if job.gradient == Gradient::Zero {
@@ -248,10 +270,10 @@ impl Block<'_> {
         }
         let next = self.next.filter(|next| !next.is_coded && next.dtype == job.dtype);
         let ahead = next.map(|next| Ahead { streams: &next.streams, len: next.len });
+        let (kernel, len) = (&self.plan.kernel, self.len);
         // SAFETY: this function's own contract is the kernel's.
-        let sums =
-            unsafe { self.sweep_fn()(self.token, kernel, &streams, self.len, job.first, ahead) };
-        (sums, 0)
+        unsafe { self.sweep_fn()(self.token, kernel, &streams, len, job.first, ahead, sums) };
+        0
     }
 
     /// # Safety
@@ -309,7 +331,7 @@ impl Block<'_> {
             }
             let state = arrays.state.map(|kept| kept.place.codes);
             let streams = Streams { p: arrays.p.place.codes, g: arrays.g.place.codes, state };
-            (self.sweep_fn()(self.token, plan, &streams, len, first, None), 0)
+            (sweep_block(self.sweep_fn(), (self.token, plan), (&streams, len), first), 0)
         }
     }
 

@@ -1,6 +1,6 @@
 //! Blocks of jobs whose arrays are not all of the type that lane functions compute in.
 
-use super::blocks::{BLOCK, Block};
+use super::blocks::{BLOCK, Blocks};
 use super::job::Gradient;
 use super::slices::Slice;
 use crate::algorithm::{Init, MAX_SLOTS, MAX_SUMS, Role, pass};
@@ -8,7 +8,7 @@ use crate::dtype::DType;
 use crate::kernel::codec::{Format, GROUP, Place};
 use crate::kernel::kept::{Coded, Kept, adopt};
 use crate::kernel::rounding::PARAMETER;
-use crate::kernel::sweep::{GroupPlan, Streams, ZEROS};
+use crate::kernel::sweep::{GroupPlan, Streams, ZEROS, sweep_block};
 use std::mem::MaybeUninit;
 use std::{ptr, slice};
 
@@ -21,10 +21,10 @@ pub(crate) fn groups_before(slice: Slice, element: usize) -> usize {
     block * of_block + within.div_ceil(GROUP)
 }
 
-impl Block<'_> {
+impl Blocks<'_> {
     /// The block's arrays, as they are kept.
     pub(super) fn arrays(&self) -> Coded {
-        let Block { job, start, .. } = *self;
+        let Blocks { job, start, .. } = *self;
         let zeros = ZEROS.as_ptr().cast_mut();
         let kept = |array: *mut u8, dtype: DType| {
             let codes = array.wrapping_add(start * dtype.size());
@@ -92,7 +92,8 @@ impl Block<'_> {
         let dropped = if waits { pass::PARAMETER } else { 0 };
         let advance = GroupPlan { pass: plan.pass & !dropped, ..*plan };
         // SAFETY: views hold what the pass reads.
-        let sums = unsafe { self.sweep_fn()(token, &advance, &streams, len, job.first, None) };
+        let sums =
+            unsafe { sweep_block(self.sweep_fn(), (token, &advance), (&streams, len), job.first) };
         for (i, slot) in self.slots.iter().enumerate() {
             let (kept, set_up) = (&arrays.state[i], job.first && slot.init == Init::Parameter);
             let writes = slot.is_written(plan.pass) || set_up && slot.is_read(plan.pass);
@@ -109,7 +110,7 @@ impl Block<'_> {
         if waits {
             let moves = GroupPlan { pass: plan.pass & (pass::PARAMETER | pass::MOMENT), ..*plan };
             // SAFETY: as above; state is what it is as it is kept.
-            unsafe { self.sweep_fn()(token, &moves, &streams, len, false, None) };
+            unsafe { sweep_block(self.sweep_fn(), (token, &moves), (&streams, len), false) };
         }
         let kept = arrays.copy.map_or(arrays.p, |(copy, _)| copy);
         if plan.pass & (pass::PARAMETER | pass::MEND) == 0 || kept.is_plain() {

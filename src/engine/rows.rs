@@ -10,7 +10,7 @@ use crate::dtype::DType;
 use crate::kernel::isa::Token;
 use crate::kernel::lanes::LaneElement;
 use crate::kernel::scan::{any_nonzero, finite_fn, first_non_finite};
-use crate::kernel::sweep::{GroupPlan, Streams, SweepFn};
+use crate::kernel::sweep::{GroupPlan, Streams, SweepFn, sweep_block};
 use std::mem::MaybeUninit;
 use std::slice;
 use std::sync::Mutex;
@@ -225,7 +225,8 @@ impl RowsJob {
                 }
             }
             self.set_up::<E>(slots, tile, len);
-            let sums = (kernel.sweep)(kernel.token, kernel.plan, &streams, len, false, None);
+            let sums =
+                sweep_block(kernel.sweep, (kernel.token, kernel.plan), (&streams, len), false);
             for (i, row) in part.touched.iter().enumerate() {
                 let from = tile.add(i * part.width);
                 columns(self.streams.p, *row).copy_from_nonoverlapping(from, part.width);

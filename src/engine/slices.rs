@@ -4,7 +4,7 @@
 //! with sums runs on the copy, where only the statistics are the tensor's own, and then the kernel
 //! without sums runs on the block.
 
-use super::blocks::{BLOCK, Block};
+use super::blocks::{BLOCK, Blocks};
 use super::coded::groups_before;
 use crate::algorithm::{MAX_SLOTS, MAX_SUMS, Role, pass};
 use crate::dtype::DType;
@@ -67,8 +67,8 @@ impl Slice {
 /// `arrays` hold the block, statistics its slice, and nobody else uses them.
 // Not inlined: the copies would be on the stack of blocks without slices too.
 #[inline(never)]
-pub(super) unsafe fn sweep(block: &Block, arrays: &Coded) -> ([f64; MAX_SUMS], u64) {
-    let Block { job, plan, start, len, .. } = *block;
+pub(super) unsafe fn sweep(block: &Blocks, arrays: &Coded) -> ([f64; MAX_SUMS], u64) {
+    let Blocks { job, plan, start, len, .. } = *block;
     let (token, plan) = (block.token(), &plan.kernel);
     let count = job.slice.before(start + len) - job.slice.before(start);
     let mut copies = MaybeUninit::<[[u64; MOST]; 2 + MAX_SLOTS]>::uninit();

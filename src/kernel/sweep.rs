@@ -14,18 +14,28 @@ use crate::algorithm::{
 use crate::dtype::DType;
 use pulp::{Simd, WithSimd};
 use std::marker::PhantomData;
+use std::mem::MaybeUninit;
 use std::ops::Range;
 use std::ptr;
 
-/// The most elements that a kernel is given at once.
-pub(crate) const MAX_LEN: usize = 4096;
+/// Elements of a block, counted from the start of its tensor. Partial sums, and with them every
+/// bit of `d`, depend on it.
+pub(crate) const BLOCK: usize = 4096;
+/// The most blocks of a call. Between calls the processor asks for no memory.
+pub(crate) const BLOCKS: usize = 8;
 
-/// Stands for a slot that is known to hold nothing but zeros and has no memory of its own.
-pub(crate) static ZEROS: Zeros = Zeros([0; MAX_LEN]);
+/// The most blocks of a call with elements of so many bytes. In f64, whose rows take more registers, the
+/// loop over blocks would have its own from the innermost.
+pub(crate) const fn most_blocks(bytes: usize) -> usize {
+    if bytes == size_of::<f32>() { BLOCKS } else { 1 }
+}
+
+/// Stands for a slot that is known to hold nothing but zeros and has no memory of its own: a block's.
+pub(crate) static ZEROS: Zeros = Zeros([0; BLOCK]);
 
 /// Zeros of any element type.
 #[repr(align(64))]
-pub(crate) struct Zeros([u64; MAX_LEN]);
+pub(crate) struct Zeros([u64; BLOCK]);
 
 impl Zeros {
     pub(crate) fn as_ptr(&self) -> *const u8 {
@@ -59,7 +69,10 @@ pub(crate) struct Ahead<'a> {
     pub(crate) len: usize,
 }
 
-/// Sweeps one block of `len <= MAX_LEN` elements and returns its sums, unweighted.
+/// The sums of one block, unweighted.
+pub(crate) type Partial = [f64; MAX_SUMS];
+
+/// Sweeps up to [`most_blocks`] blocks, `len` elements in all, and writes the sums of each.
 ///
 /// Where `first`, the state is set up before, whatever it holds. Memory is asked for what lies ahead,
 /// which is of the kernel's type; nothing there is read.
@@ -69,7 +82,23 @@ pub(crate) struct Ahead<'a> {
 /// those other than `g` may be written by nobody else, and none overlaps another. State may hold
 /// anything where `first`.
 pub(crate) type SweepFn =
-    unsafe fn(Token, &GroupPlan, &Streams, usize, bool, Option<Ahead<'_>>) -> [f64; MAX_SUMS];
+    unsafe fn(Token, &GroupPlan, &Streams, usize, bool, Option<Ahead<'_>>, &mut [Partial]);
+
+/// The same of one block or less.
+///
+/// # Safety
+/// As [`SweepFn`].
+pub(crate) unsafe fn sweep_block(
+    sweep: SweepFn,
+    (token, plan): (Token, &GroupPlan),
+    (streams, len): (&Streams, usize),
+    first: bool,
+) -> Partial {
+    let mut sums = [[0.0; MAX_SUMS]; 1];
+    // SAFETY: this function's own contract.
+    unsafe { sweep(token, plan, streams, len, first, None, &mut sums) };
+    sums[0]
+}
 
 /// The kernel of an algorithm and element type, f32 or f64, for every instruction set.
 pub(crate) fn sweep_fn(algorithm: Algorithm, dtype: DType) -> SweepFn {
@@ -105,8 +134,8 @@ unsafe fn sweep<E, R, const COEFFS: usize, const SLOTS: usize, const SUMS: usize
     len: usize,
     first: bool,
     ahead: Option<Ahead<'_>>,
-) -> [f64; MAX_SUMS]
-where
+    sums: &mut [Partial],
+) where
     E: LaneElement,
     R: Rule<COEFFS, SLOTS, SUMS>,
 {
@@ -136,12 +165,10 @@ where
                 // SAFETY: this function's own contract is the kernel's.
                 let kernel = unsafe {
                     Kernel::<E, R, COEFFS, SLOTS, SUMS, { $decay }, { $pass }>::new(
-                        coeffs, arrays, len, ahead,
+                        coeffs, arrays, len, ahead, sums,
                     )
                 };
-                let mut out = [0.0; MAX_SUMS];
-                out[..SUMS].copy_from_slice(&token.dispatch(kernel));
-                return out;
+                return token.dispatch(kernel);
             }
         )+ };
     }
@@ -236,8 +263,9 @@ impl<E, const SLOTS: usize> Arrays<E, SLOTS> {
 /// Rows for which memory is asked at once: few enough that requests do not wait for one another.
 const FEW: usize = 8;
 
-/// A block of one algorithm, element type and kind of decay, yet to meet an instruction set.
+/// Blocks of one algorithm, element type and kind of decay, yet to meet an instruction set.
 struct Kernel<
+    'a,
     E,
     R,
     const COEFFS: usize,
@@ -251,10 +279,12 @@ struct Kernel<
     len: usize,
     /// With the elements that are there.
     ahead: (Arrays<E, SLOTS>, usize),
+    out: &'a mut [Partial],
     rule: PhantomData<R>,
 }
 
 impl<
+    'a,
     E,
     R,
     const COEFFS: usize,
@@ -262,7 +292,7 @@ impl<
     const SUMS: usize,
     const DECAY: u8,
     const PASS: u8,
-> Kernel<E, R, COEFFS, SLOTS, SUMS, DECAY, PASS>
+> Kernel<'a, E, R, COEFFS, SLOTS, SUMS, DECAY, PASS>
 where
     E: LaneElement,
     R: Rule<COEFFS, SLOTS, SUMS>,
@@ -275,8 +305,9 @@ where
         arrays: Arrays<E, SLOTS>,
         len: usize,
         ahead: (Arrays<E, SLOTS>, usize),
+        out: &'a mut [Partial],
     ) -> Self {
-        Kernel { coeffs, arrays, len, ahead, rule: PhantomData }
+        Kernel { coeffs, arrays, len, ahead, out, rule: PhantomData }
     }
 
     /// Asks for rows of what the pass will read there.
@@ -342,6 +373,16 @@ where
         }
         for sum in 0..SUMS {
             run[sum][register] = sums[sum];
+        }
+    }
+
+    /// Adds a run's sums to a block's.
+    #[inline(always)]
+    fn widen_all<S: Simd>(run: &[[E::Reg<S>; ROW]; SUMS], wide: &mut [Wide; SUMS]) {
+        if PASS & pass::SUMS != 0 {
+            for sum in 0..SUMS {
+                widen::<S, E>(&run[sum], &mut wide[sum]);
+            }
         }
     }
 
@@ -441,16 +482,16 @@ impl<
     const SUMS: usize,
     const DECAY: u8,
     const PASS: u8,
-> WithSimd for Kernel<E, R, COEFFS, SLOTS, SUMS, DECAY, PASS>
+> WithSimd for Kernel<'_, E, R, COEFFS, SLOTS, SUMS, DECAY, PASS>
 where
     E: LaneElement,
     R: Rule<COEFFS, SLOTS, SUMS>,
 {
-    type Output = [f64; SUMS];
+    type Output = ();
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) -> [f64; SUMS] {
-        let Kernel { coeffs: scalars, arrays, len, ahead, .. } = self;
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Kernel { coeffs: scalars, arrays, len, ahead, out, .. } = self;
         let lanes = Lanes::<S, E>::new(simd);
         let zero = lanes.splat(E::ZERO);
         let mut coeffs = Aligned([zero; COEFFS]);
@@ -458,45 +499,48 @@ where
             coeffs.0[i] = lanes.splat(scalars[i]);
         }
         let coeffs = Coeffs::new(&coeffs, kept_coeffs::<S, E>(COEFFS, SUMS));
-        let mut wide: [Wide; SUMS] = [[0.0; ROW]; SUMS];
+        let mut wide = [const { MaybeUninit::<[Wide; SUMS]>::uninit() }; BLOCKS];
+        let most = const { most_blocks(size_of::<E>()) };
+        // Where there can be but one, no loop.
+        let blocks = if most == 1 { 1 } else { len.div_ceil(BLOCK).min(most) };
         let rows = len / ROW;
         let rows_ahead = ahead.1.div_ceil(ROW);
         let at_once = if rows_ahead == 0 { RUN } else { FEW };
         let mut row = 0;
-        while row < rows {
-            let end = rows.min(row + RUN);
-            let mut run = [[zero; ROW]; SUMS];
-            while row < end {
-                let few = end.min(row + at_once);
-                Self::ask(&ahead.0, row..few.min(rows_ahead));
-                while row < few {
-                    // SAFETY: `row < len/16`, so 16 elements from there on lie within the arrays
-                    // that `new`'s caller vouched for.
-                    unsafe { Self::row(lanes, &coeffs, &arrays, row * ROW, &mut run) };
-                    row += 1;
+        for (block, wide) in wide[..blocks].iter_mut().enumerate() {
+            let wide = wide.write([[0.0; ROW]; SUMS]);
+            let last = if block + 1 == most { rows } else { rows.min((block + 1) * (BLOCK / ROW)) };
+            while row < last {
+                let end = last.min(row + RUN);
+                let mut run = [[zero; ROW]; SUMS];
+                while row < end {
+                    let few = end.min(row + at_once);
+                    Self::ask(&ahead.0, row..few.min(rows_ahead));
+                    while row < few {
+                        // SAFETY: `row < len/16`, so 16 elements from there on lie within the
+                        // arrays that `new`'s caller vouched for.
+                        unsafe { Self::row(lanes, &coeffs, &arrays, row * ROW, &mut run) };
+                        row += 1;
+                    }
                 }
+                Self::widen_all(&run, wide);
             }
-            if PASS & pass::SUMS != 0 {
-                for sum in 0..SUMS {
-                    widen::<S, E>(&run[sum], &mut wide[sum]);
-                }
-            }
-        }
-        if !len.is_multiple_of(ROW) {
-            let mut run = [[zero; ROW]; SUMS];
-            // SAFETY: what is left after whole rows, within the arrays that `new`'s caller vouched
-            // for.
-            unsafe { Self::tail(lanes, &coeffs, &arrays, (rows * ROW, len % ROW), &mut run) };
-            if PASS & pass::SUMS != 0 {
-                for sum in 0..SUMS {
-                    widen::<S, E>(&run[sum], &mut wide[sum]);
-                }
+            if block + 1 == blocks && !len.is_multiple_of(ROW) {
+                let mut run = [[zero; ROW]; SUMS];
+                let rest = (rows * ROW, len % ROW);
+                // SAFETY: what is left after whole rows, within the arrays that `new`'s caller
+                // vouched for.
+                unsafe { Self::tail(lanes, &coeffs, &arrays, rest, &mut run) };
+                Self::widen_all(&run, wide);
             }
         }
-        let mut sums = [0.0; SUMS];
-        for sum in 0..SUMS {
-            sums[sum] = fold(&wide[sum]);
+        // At the end, since what folds them takes the registers.
+        for (out, wide) in out.iter_mut().zip(&wide[..blocks]) {
+            // SAFETY: the loop above wrote so many.
+            let wide = unsafe { wide.assume_init_ref() };
+            for sum in 0..SUMS {
+                out[sum] = fold(&wide[sum]);
+            }
         }
-        sums
     }
 }
