@@ -22,7 +22,7 @@ use std::ptr;
 /// bit of `d`, depend on it.
 pub(crate) const BLOCK: usize = 4096;
 /// The most blocks of a call. Between calls the processor asks for no memory.
-pub(crate) const BLOCKS: usize = 8;
+pub(crate) const BLOCKS: usize = 16;
 
 /// The most blocks of a call with elements of so many bytes. In f64, whose rows take more registers, the
 /// loop over blocks would have its own from the innermost.
