@@ -48,7 +48,8 @@
  * Threads. A handle is used by one thread at a time, whichever; calls that take it as const may
  * run at once with one another, and with dadapt_optimizer_step_tensor, which several threads may
  * call at once. Different handles are independent. Calls without a handle may run on any thread.
- * Large steps use threads of the library's own: the option num_threads.
+ * Large steps use threads of the library's own, num_threads of them, or those that
+ * dadapt_optimizer_set_executor gives.
  *
  * Aliasing. In a step, parameters and state are written, and gradients only read. No array that is
  * written may overlap another; this is checked (in a step in parts, of each tensor by itself).
@@ -1411,9 +1412,10 @@ typedef struct dadapt_dlpack_array {
  *     may have left an exception, which is the caller's to look at: in Python, hold the GIL.
  * lists, keys: columns of them. The objects are the first n items of each list or, where its key is
  *     not NULL, what that key has in them. value may be NULL if all keys are.
- * arrays: n of the first list, n of the second, and so on. The places in data may be anywhere.
+ * arrays: n of the first list, n of the second, and so on. The places in data may be anywhere else,
+ *     each its own.
  * found: out; columns*n, or how many came before the first object whose array could not be had, or is
- *     not as arrays says, contiguous and on the CPU. The addresses of those are written, others not.
+ *     not as arrays says, contiguous, on the CPU and with memory. The addresses of those are written, others not.
  *
  * Any thread that the functions may run on.
  * Errors: DADAPT_ERROR_UNKNOWN_DTYPE, _RESERVED, _TOO_LONG, _NULL_POINTER.

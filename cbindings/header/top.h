@@ -48,7 +48,8 @@
  * Threads. A handle is used by one thread at a time, whichever; calls that take it as const may
  * run at once with one another, and with dadapt_optimizer_step_tensor, which several threads may
  * call at once. Different handles are independent. Calls without a handle may run on any thread.
- * Large steps use threads of the library's own: the option num_threads.
+ * Large steps use threads of the library's own, num_threads of them, or those that
+ * dadapt_optimizer_set_executor gives.
  *
  * Aliasing. In a step, parameters and state are written, and gradients only read. No array that is
  * written may overlap another; this is checked (in a step in parts, of each tensor by itself).

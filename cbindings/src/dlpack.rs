@@ -113,7 +113,9 @@ impl DlTensor {
             len = len.checked_mul(size)?;
         }
         let offset = usize::try_from(self.byte_offset).ok()?;
-        (usize::try_from(len) == Ok(expected.len)).then(|| self.data.wrapping_byte_add(offset))
+        let has_memory = !self.data.is_null() || len == 0;
+        (has_memory && usize::try_from(len) == Ok(expected.len))
+            .then(|| self.data.wrapping_byte_add(offset))
     }
 }
 
@@ -125,9 +127,10 @@ impl DlTensor {
 ///     may have left an exception, which is the caller's to look at: in Python, hold the GIL.
 /// lists, keys: columns of them. The objects are the first n items of each list or, where its key is
 ///     not NULL, what that key has in them. value may be NULL if all keys are.
-/// arrays: n of the first list, n of the second, and so on. The places in data may be anywhere.
+/// arrays: n of the first list, n of the second, and so on. The places in data may be anywhere else,
+///     each its own.
 /// found: out; columns*n, or how many came before the first object whose array could not be had, or is
-///     not as arrays says, contiguous and on the CPU. The addresses of those are written, others not.
+///     not as arrays says, contiguous, on the CPU and with memory. The addresses of those are written, others not.
 ///
 /// Any thread that the functions may run on.
 /// Errors: DADAPT_ERROR_UNKNOWN_DTYPE, _RESERVED, _TOO_LONG, _NULL_POINTER.

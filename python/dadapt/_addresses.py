@@ -102,7 +102,10 @@ class Listed:
         plain, self.moved = iter((parameters, *gradients)), False
         for index, column in enumerate(self.columns):
             key = column.key
-            tensors = list(map(itemgetter(key), states)) if key else next(plain, None)
+            try:
+                tensors = list(map(itemgetter(key), states)) if key else next(plain, None)
+            except KeyError:
+                return index
             if tensors is None or not self.place(index, column, tensors):
                 return index
         return len(self.columns)
@@ -116,9 +119,11 @@ class Listed:
                 fit = self.look(tensors) == self.seen and all(map(IS_CONTIGUOUS, tensors))
             else:
                 fit = not moved or all(map(is_plain, tensors, column.dtypes, column.sizes))
+            if fit and 0 in pointers:
+                fit = all(at or not size for at, size in zip(pointers, column.sizes))
         except (TypeError, RuntimeError):  # None, or sparse
-            return False
-        if moved:
+            fit = False
+        if fit and moved:
             self.known[index] = None  # until all are written, whatever interrupts this
             end = column.first + column.step * len(pointers)
             column.words[column.first : end : column.step] = array("Q", pointers)

@@ -34,6 +34,8 @@ def check_parameter(p, name):
         )
     if p.layout != torch.strided:
         raise Error(f"{name} has the layout {p.layout}: dadapt steps dense parameters")
+    if p.is_neg():
+        raise Error(f"{name} is a view with the signs of other memory: give its resolve_neg()")
     if p.dtype not in CODES:
         known = ", ".join(map(str, CODES))
         raise Error(f"{name} is of {p.dtype}: dadapt steps parameters of {known}")
@@ -58,6 +60,8 @@ def is_plain(tensor, dtype, size):
         and tensor.numel() == size
         and tensor.layout == torch.strided
         and tensor.is_contiguous()
+        and not tensor.is_neg()
+        and (size == 0 or tensor.data_ptr() != 0)
     )
 
 
@@ -113,7 +117,7 @@ class Entry:
     def still_fits(self):
         """Whether the parameter is what it was registered as, wherever it is now."""
         p = self.p
-        if p.dtype != self.dtype:
+        if p.dtype != self.dtype or p.is_neg():
             return False
         kind = Entry(p, self.group, self.name, self.kind == ROWS, self.kind == COPIED).kind
         return kind == self.kind or (kind, self.kind) == (PERMUTED, COPIED)
@@ -201,6 +205,8 @@ class Entry:
                     copy = torch.empty_strided(p.shape, p.stride(), dtype=self.dtype)
                 g = copy.copy_(g)
             copies.append(g)
+        if g.numel() and not g.data_ptr():
+            raise Error(f"the gradient of {self.name} has no memory")
         return g.data_ptr()
 
     def rows_of(self, g, copies):

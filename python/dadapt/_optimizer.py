@@ -138,6 +138,7 @@ class Optimizer(torch.optim.Optimizer):
         try:
             return do(self._session, self)
         except Stale:
+            self._session = None
             what = "the memory of a parameter or of its state cannot be read, or another thread moves it"
             raise Error(what) from None
 

@@ -6,6 +6,7 @@ become something else a new one takes its place.
 """
 
 import ctypes
+import multiprocessing
 import os
 from array import array
 from collections import Counter
@@ -33,6 +34,9 @@ def openmp():
 
     After its work they spin for milliseconds, in which other threads find no processor free.
     """
+    method = multiprocessing.get_start_method(allow_none=True)
+    if multiprocessing.parent_process() is not None and method != "spawn":
+        return None  # as below, where the parent has not imported this
     linked = ctypes.CDLL(torch._C.__file__)
     try:
         functions = linked.GOMP_parallel, linked.omp_get_thread_num
@@ -237,6 +241,8 @@ class Session:
                 columns.append(Column(self.state_words, slot, self.slots, *of_slots, key))
         columns.append(Column(self.words, G, WORDS, *kinds))
         self.columns, self.addresses = len(columns), Addresses(columns)
+        # z.conj().imag, whose memory has other signs, is contiguous where it has one element.
+        self.single = [place for place, entry in enumerate(plain) if entry.p.numel() == 1]
         self.versions = Versions(self.plain_p)
 
     def describe(self, entry, place):
@@ -312,7 +318,7 @@ class Session:
             raise Stale
         if self.addresses.moved:
             self.versions = Versions(self.plain_p)
-        return found == self.columns
+        return found == self.columns and not any(gradients[0][at].is_neg() for at in self.single)
 
     def place_gradients(self, grads, copies):
         """Writes where the gradients of plain parameters are of which some are missing or elsewhere; the

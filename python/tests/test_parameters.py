@@ -592,3 +592,35 @@ def test_gradients_of_another_type_are_converted():
         a.step()
         b.step()
         assert torch.equal(ours, theirs)
+
+
+def test_gradients_whose_memory_has_other_signs_are_read_right():
+    steps = []
+    for negative in (False, True):
+        p = torch.nn.Parameter(torch.ones(1))
+        optimizer = dadapt.DAdaptSGD([p], d0=1e-2)
+        g = torch.full((1,), -0.5)
+        p.grad = torch._neg_view(-g) if negative else g
+        assert p.grad.is_neg() == negative
+        optimizer.step()
+        steps.append(p.detach().clone())
+    assert torch.equal(*steps)
+    with pytest.raises(dadapt.Error, match="resolve_neg"):
+        dadapt.DAdaptSGD([torch.nn.Parameter(torch._neg_view(torch.ones(3)))])
+
+
+def test_gradients_without_memory_are_refused_and_change_nothing():
+    made = [torch.nn.Parameter(torch.ones(3)) for _ in range(2)]
+    optimizer = dadapt.DAdaptAdam(made)
+    for p in made:
+        p.grad = torch.ones(3)
+    optimizer.step()
+    before = [p.detach().clone() for p in made]
+    storage = made[1].grad
+    storage = storage.untyped_storage() if hasattr(storage, "untyped_storage") else storage.storage()
+    storage.resize_(0)
+    with pytest.raises(dadapt.Error, match="parameter 1 of group 0 has no memory"):
+        optimizer.step()
+    assert all(map(torch.equal, made, before))
+    made[1].grad = torch.ones(3)
+    optimizer.step()

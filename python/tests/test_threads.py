@@ -5,9 +5,10 @@ import signal
 
 import pytest
 import torch
-from common import NAMES, OURS
 
 from dadapt import _session
+
+from common import NAMES, OURS
 
 LARGE = 300_001
 

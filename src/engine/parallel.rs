@@ -55,7 +55,16 @@ impl Threads {
     }
 
     pub(crate) fn set_executor(&mut self, executor: Option<Box<dyn Executor>>) {
+        self.forget_parents();
         self.executor = executor.map(|executor| (std::process::id(), executor));
+    }
+
+    /// Threads that an executor is asked for.
+    fn wanted(&self) -> usize {
+        match self.threads {
+            0 => std::thread::available_parallelism().map_or(1, NonZero::get),
+            wanted => wanted,
+        }
     }
 
     /// A forked child does not have the threads of its parent's.
@@ -64,11 +73,15 @@ impl Threads {
         (*given_in == std::process::id()).then_some(executor.as_ref())
     }
 
-    /// Forgets a pool that another process made: a parent's threads are not in its child, so that
-    /// pool could not even be dropped.
+    /// Forgets what another process made or gave: a parent's threads are not in its child, so that a pool
+    /// of them could not even be dropped.
     fn forget_parents(&mut self) {
-        if self.pool.as_ref().is_some_and(|(made_by, _)| *made_by != std::process::id()) {
+        let this = std::process::id();
+        if self.pool.as_ref().is_some_and(|(made_by, _)| *made_by != this) {
             std::mem::forget(self.pool.take());
+        }
+        if self.executor.as_ref().is_some_and(|(given_in, _)| *given_in != this) {
+            std::mem::forget(self.executor.take());
         }
     }
 
@@ -200,18 +213,20 @@ fn count_running(change: impl Fn(usize) -> usize) -> usize {
 impl<'a> Crew<'a> {
     fn gather(threads: &'a Threads, len: usize) -> Self {
         let alone = Crew { source: Source::Current, helpers: 0, counted: 0 };
-        let wanted = match threads.threads {
-            0 => rayon::current_num_threads(),
-            wanted => wanted,
-        };
-        let source = match (threads.executor(), &threads.pool) {
-            _ if len < MIN_PARALLEL_LEN => return alone,
-            (Some(executor), _) => Source::Executor(executor),
+        // Before anything is asked of rayon, whose global pool that would make.
+        if len < MIN_PARALLEL_LEN || threads.threads == 1 {
+            return alone;
+        }
+        let inside = rayon::current_thread_index().is_some();
+        let (wanted, source) = match (threads.executor(), &threads.pool) {
+            (Some(executor), _) => (threads.wanted(), Source::Executor(executor)),
             // Threads of a pool that the program has made: another pool would compete with it.
-            _ if threads.threads == 0 || rayon::current_thread_index().is_some() => {
-                return Crew { helpers: wanted.min(rayon::current_num_threads()) - 1, ..alone };
+            _ if threads.threads == 0 || inside => {
+                let there = rayon::current_num_threads();
+                let wanted = if threads.threads == 0 { there } else { threads.threads };
+                return Crew { helpers: wanted.min(there) - 1, ..alone };
             }
-            (None, Some((_, pool))) => Source::Pool(pool),
+            (None, Some((_, pool))) => (threads.threads, Source::Pool(pool)),
             (None, None) => return alone,
         };
         let helpers = |others: usize| (wanted - 1).saturating_sub(others);

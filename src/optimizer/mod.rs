@@ -229,7 +229,7 @@ impl Optimizer {
     ///
     /// A pool whose threads spin between their tasks, as those of OpenMP do, leaves no processor to
     /// another pool: a step that follows it within milliseconds is faster on that pool. `num_threads` says
-    /// on how many threads (0: as many as rayon's current pool has). Bits do not depend on it. A forked
+    /// on how many threads (0: as many as there are processors). Bits do not depend on it. A forked
     /// child does not use the executor of its parent.
     ///
     /// # Errors

@@ -68,6 +68,12 @@ impl Executor for OfProcess {
     }
 }
 
+impl Drop for OfProcess {
+    fn drop(&mut self) {
+        assert_eq!(std::process::id(), self.0, "a child cannot end its parent's threads");
+    }
+}
+
 #[test]
 fn child_does_not_use_its_parents_executor() {
     let mut parent = run(2);
@@ -79,8 +85,12 @@ fn child_does_not_use_its_parents_executor() {
     twin.step(&[Some(&g)]).unwrap();
     twin.step(&[Some(&g)]).unwrap();
     let expected = twin.bits();
-    let same = in_child(|| parent.step(&[Some(&g)]).is_ok() && parent.bits() == expected);
-    assert!(same, "the child used the executor, or strayed");
+    let same = in_child(|| {
+        parent.step(&[Some(&g)]).is_ok()
+            && parent.bits() == expected
+            && parent.optimizer.set_executor(None).is_ok()
+    });
+    assert!(same, "the child used or dropped the executor, or strayed");
 }
 
 #[test]

@@ -142,6 +142,9 @@ static void arrays_that_do_not(void)
     CHECK(!found(&of, (size_t)-6, DADAPT_DTYPE_F32));
     of = new_object(2, of_minus_2_minus_3, NULL);
     CHECK(!found(&of, 6, DADAPT_DTYPE_F32));
+    of = new_object(1, of_5, one);
+    of.tensor.data = NULL;
+    CHECK(!found(&of, 5, DADAPT_DTYPE_F32));
     of = new_object(-1, of_5, one);
     CHECK(!found(&of, 5, DADAPT_DTYPE_F32));
 }
