@@ -6,15 +6,14 @@ use super::parallel::{Threads, for_each_piece};
 use super::slices;
 use crate::algorithm::{MAX_SUMS, Slot, pass};
 use crate::dtype::DType;
+pub(crate) use crate::kernel::block::BLOCK;
+use crate::kernel::block::{Ahead, BLOCKS, GroupPlan, Partial, Streams, ZEROS, most_blocks};
 use crate::kernel::codec::{Format, GROUP, Place};
 use crate::kernel::coded::CodedFn;
 use crate::kernel::isa::Token;
 use crate::kernel::kept::Coded;
 use crate::kernel::scan::{finite_fn, sum_sq_fn};
-pub(crate) use crate::kernel::sweep::BLOCK;
-use crate::kernel::sweep::{
-    Ahead, BLOCKS, GroupPlan, Partial, Streams, SweepFn, ZEROS, most_blocks, sweep_block,
-};
+use crate::kernel::sweep::{SweepFn, sweep_block};
 use std::mem::MaybeUninit;
 use std::ops::Range;
 use std::slice;

@@ -5,10 +5,11 @@ use super::job::Gradient;
 use super::slices::Slice;
 use crate::algorithm::{Init, MAX_SLOTS, MAX_SUMS, Role, pass};
 use crate::dtype::DType;
+use crate::kernel::block::{GroupPlan, Streams, ZEROS};
 use crate::kernel::codec::{Format, GROUP, Place};
 use crate::kernel::kept::{Coded, Kept, adopt};
 use crate::kernel::rounding::PARAMETER;
-use crate::kernel::sweep::{GroupPlan, Streams, ZEROS, sweep_block};
+use crate::kernel::sweep::sweep_block;
 use std::mem::MaybeUninit;
 use std::{ptr, slice};
 

@@ -4,10 +4,10 @@ use super::blocks::decode;
 use super::slices::Slice;
 use crate::algorithm::{MAX_SLOTS, Role, Slot};
 use crate::dtype::DType;
+use crate::kernel::block::{Streams, ZEROS};
 use crate::kernel::codec::Format;
 use crate::kernel::isa::Token;
 use crate::kernel::prefetch::prefetch_first;
-use crate::kernel::sweep::{Streams, ZEROS};
 
 /// Where the gradient of a job is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,10 +8,10 @@ use super::blocks::{BLOCK, Blocks};
 use super::coded::groups_before;
 use crate::algorithm::{MAX_SLOTS, MAX_SUMS, Role, pass};
 use crate::dtype::DType;
+use crate::kernel::block::GroupPlan;
 use crate::kernel::isa::Token;
 use crate::kernel::kept::{Coded, Kept, adopt};
 use crate::kernel::lanes::ROW;
-use crate::kernel::sweep::GroupPlan;
 use std::mem::MaybeUninit;
 
 /// The most elements of a block that count, a slice being of every second element at least.

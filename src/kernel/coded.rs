@@ -16,6 +16,7 @@
 #![allow(clippy::needless_range_loop)]
 
 use super::bits::Bits;
+use super::block::GroupPlan;
 use super::codec::{Format, GROUP, Scale, elements, magnitudes, masked, noise_at};
 use super::coeffs::{Aligned, Coeffs, kept_coeffs};
 use super::isa::Token;
@@ -25,7 +26,6 @@ use super::mode::{self, dtype_of, has, is_twin, may_round};
 use super::prefetch::{AHEAD, prefetch};
 use super::rounding::{HALF, Key, Noise, PARAMETER};
 use super::sums::{RUN, Wide, fold, widen};
-use super::sweep::GroupPlan;
 use crate::algorithm::{self, Algorithm, Cell, MAX_SUMS, Rule, Visitor, decay, pass};
 use crate::dtype::DType;
 use pulp::{Simd, WithSimd};

@@ -3,6 +3,7 @@
 //! Unsafe code of the pure Rust crate lives here and where the engine hands out disjoint blocks.
 
 pub(crate) mod bits;
+pub(crate) mod block;
 pub(crate) mod codec;
 pub(crate) mod coded;
 mod coeffs;

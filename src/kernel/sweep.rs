@@ -1,76 +1,21 @@
-//! The one pass over a block: parameters and state updated, sums returned.
+//! The one pass over blocks: parameters and state updated, sums returned.
 
 // Loops over registers index several arrays at once; an iterator over one of them hides that.
 #![allow(clippy::needless_range_loop)]
 
+use super::block::{Ahead, BLOCK, BLOCKS, GroupPlan, Partial, Streams, ZEROS, most_blocks};
 use super::coeffs::{Aligned, Coeffs, kept_coeffs};
 use super::isa::Token;
 use super::lanes::{LaneElement, Lanes, ROW};
 use super::prefetch::prefetch_row;
 use super::sums::{RUN, Wide, fold, widen};
-use crate::algorithm::{
-    Algorithm, Init, MAX_COEFFS, MAX_SLOTS, MAX_SUMS, Rule, Visitor, decay, pass,
-};
+use crate::algorithm::{Algorithm, Init, MAX_SUMS, Rule, Visitor, decay, pass};
 use crate::dtype::DType;
 use pulp::{Simd, WithSimd};
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::ops::Range;
 use std::ptr;
-
-/// Elements of a block, counted from the start of its tensor. Partial sums, and with them every
-/// bit of `d`, depend on it.
-pub(crate) const BLOCK: usize = 4096;
-/// The most blocks of a call. Between calls the processor asks for no memory.
-pub(crate) const BLOCKS: usize = 16;
-
-/// The most blocks of a call with elements of so many bytes. In f64, whose rows take more registers, the
-/// loop over blocks would have its own from the innermost.
-pub(crate) const fn most_blocks(bytes: usize) -> usize {
-    if bytes == size_of::<f32>() { BLOCKS } else { 1 }
-}
-
-/// Stands for a slot that is known to hold nothing but zeros and has no memory of its own: a block's.
-pub(crate) static ZEROS: Zeros = Zeros([0; BLOCK]);
-
-/// Zeros of any element type.
-#[repr(align(64))]
-pub(crate) struct Zeros([u64; BLOCK]);
-
-impl Zeros {
-    pub(crate) fn as_ptr(&self) -> *const u8 {
-        self.0.as_ptr().cast()
-    }
-}
-
-/// Where a block's arrays start, element type erased. State beyond the algorithm's is null, and so
-/// is what the pass does not read. What is only read may be [`ZEROS`].
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Streams {
-    pub(crate) p: *mut u8,
-    pub(crate) g: *const u8,
-    pub(crate) state: [*mut u8; MAX_SLOTS],
-}
-
-/// What a group's blocks have in common in a step.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct GroupPlan {
-    pub(crate) coeffs: [f64; MAX_COEFFS],
-    /// One of [`decay`]'s.
-    pub(crate) decay: u8,
-    /// Bits of [`pass`].
-    pub(crate) pass: u8,
-}
-
-/// What is swept after a block, if that is known.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Ahead<'a> {
-    pub(crate) streams: &'a Streams,
-    pub(crate) len: usize,
-}
-
-/// The sums of one block, unweighted.
-pub(crate) type Partial = [f64; MAX_SUMS];
 
 /// Sweeps up to [`most_blocks`] blocks, `len` elements in all, and writes the sums of each.
 ///

@@ -10,9 +10,9 @@ use crate::dtype::{DType, Element};
 use crate::engine::blocks::{Plan, rounded};
 use crate::engine::job::Job;
 use crate::error::{Error, Result};
+use crate::kernel::block::GroupPlan;
 use crate::kernel::rounding::mix;
 use crate::kernel::scan::{any_nonzero, first_non_finite};
-use crate::kernel::sweep::GroupPlan;
 use crate::key::{Key, NonFinite};
 use std::sync::atomic::Ordering;
 

@@ -10,7 +10,8 @@ use crate::dtype::DType;
 use crate::engine::blocks::{Sums, merge};
 use crate::engine::rows::RowsJob;
 use crate::error::{Error, Result};
-use crate::kernel::sweep::{Streams, rows_sweep_fn};
+use crate::kernel::block::Streams;
+use crate::kernel::sweep::rows_sweep_fn;
 use crate::key::Key;
 
 impl Optimizer {
