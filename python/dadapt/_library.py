@@ -204,9 +204,14 @@ class Array(ctypes.Structure):
     ]
 
 
-POINTERS, FUNCTIONS = POINTER(c_void_p), (c_void_p, c_void_p, c_void_p)
-COLUMNS = (POINTERS, POINTERS, c_size_t, c_size_t, POINTER(Array), POINTER(c_size_t))
-LOCKED.dadapt_dlpack_data.argtypes = (*FUNCTIONS, *COLUMNS)
+LOCKED.dadapt_dlpack_data.argtypes = [c_void_p] * 3 + [
+    POINTER(c_void_p),
+    POINTER(c_void_p),
+    c_size_t,
+    c_size_t,
+    POINTER(Array),
+    POINTER(c_size_t),
+]
 LOCKED.dadapt_dlpack_data.restype = c_int32
 
 
