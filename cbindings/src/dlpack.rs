@@ -130,7 +130,8 @@ impl DlTensor {
 /// arrays: n of the first list, n of the second, and so on. The places in data may be anywhere else,
 ///     each its own.
 /// found: out; columns*n, or how many came before the first object whose array could not be had, or is
-///     not as arrays says, contiguous, on the CPU and with memory. The addresses of those are written, others not.
+///     not as arrays says, contiguous, on the CPU and with memory. The addresses of those are
+///     written, others not.
 ///
 /// Any thread that the functions may run on.
 /// Errors: DADAPT_ERROR_UNKNOWN_DTYPE, _RESERVED, _TOO_LONG, _NULL_POINTER.

@@ -117,7 +117,7 @@ class Entry:
     def still_fits(self):
         """Whether the parameter is what it was registered as, wherever it is now."""
         p = self.p
-        if p.dtype != self.dtype or p.is_neg():
+        if p.dtype != self.dtype:
             return False
         kind = Entry(p, self.group, self.name, self.kind == ROWS, self.kind == COPIED).kind
         return kind == self.kind or (kind, self.kind) == (PERMUTED, COPIED)

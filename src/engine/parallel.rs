@@ -192,9 +192,9 @@ struct Crew<'a> {
     counted: usize,
 }
 
-/// Threads in steps that run now on pools of optimizers' own or on executors. A step that finds others running leaves
-/// them their share: together they take as many threads as one alone. (Speed only; the bits of a step
-/// do not depend on its threads.) With the process, in the upper half: a child that was forked within a
+/// Threads in steps that run now on pools of optimizers' own or on executors. A step that finds others
+/// running leaves them their share: together they take as many threads as one alone. (Speed only; the
+/// bits of a step do not depend on its threads.) With the process, in the upper half: a child that was forked within a
 /// step of another thread's has none of what its parent counted.
 static RUNNING: AtomicU64 = AtomicU64::new(0);
 
