@@ -87,65 +87,74 @@ unsafe fn read_other_version(
     }
 }
 
-/// The descriptor at `start`; fields that its version lacks are 0.
+/// Notes what the descriptor at `start` describes; fields that its version lacks are 0.
 ///
 /// # Safety
-/// `start` points to `size` bytes that C wrote.
-#[inline]
-unsafe fn read_tensor(start: *const u8, size: usize, place: Place) -> Outcome<dadapt_tensor> {
-    let tensor = if size == size_of::<dadapt_tensor>() {
-        // SAFETY: the struct has that size; what C wrote is a value of every field.
-        unsafe { start.cast::<dadapt_tensor>().read_unaligned() }
+/// `start` points to `size` bytes that C wrote, aligned or not. Its arrays are as the step asks for
+/// which it is.
+#[inline(always)]
+unsafe fn read_tensor(
+    optimizer: &Optimizer,
+    (start, size): (*const u8, usize),
+    place: Place,
+    to: &mut Vec<TensorStep<'static, 'static>>,
+) -> Outcome {
+    let other;
+    let tensor: *const dadapt_tensor = if size == size_of::<dadapt_tensor>() {
+        start.cast()
     } else {
         // SAFETY: this function's contract.
-        unsafe { read_other_version(start, size, place)? }
+        other = unsafe { read_other_version(start, size, place)? };
+        &raw const other
     };
-    if tensor.reserved != 0 {
-        let detail = format!("{place}reserved is {}, not 0", tensor.reserved);
+    // Field by field: a copy of the whole waits for itself to be written.
+    macro_rules! given {
+        ($field:ident) => {
+            // SAFETY: a struct of this version is there; what C wrote is a value of every field.
+            unsafe { (&raw const (*tensor).$field).read_unaligned() }
+        };
+    }
+    if given!(reserved) != 0 {
+        let detail = format!("{place}reserved is {}, not 0", given!(reserved));
         return Err(Failure::new(DADAPT_ERROR_RESERVED, detail));
     }
-    Ok(tensor)
-}
-
-/// # Safety
-/// `given`'s arrays are as the step asks for which it is.
-#[inline(always)]
-unsafe fn tensor_step(
-    optimizer: &Optimizer,
-    place: Place,
-    given: &dadapt_tensor,
-) -> Outcome<TensorStep<'static, 'static>> {
-    let id = TensorId::from_code(given.id);
-    let dtype = match given.dtype {
+    let id = TensorId::from_code(given!(id));
+    let dtype = match given!(dtype) {
         0 => optimizer.tensor_info(id)?.0,
         code => DType::from_code(code)?,
     };
-    if given.state.is_null() && given.state_count > 0 {
-        let detail = format!("{place}state is NULL, and state_count is {}", given.state_count);
+    let g_dtype = match given!(g_dtype) {
+        0 => dtype,
+        code => DType::from_code(code)?,
+    };
+    let (states, state_count) = (given!(state), given!(state_count));
+    if states.is_null() && state_count > 0 {
+        let detail = format!("{place}state is NULL, and state_count is {state_count}");
         return Err(Failure::new(DADAPT_ERROR_NULL_POINTER, detail));
     }
-    if given.state_count > MAX_STATE {
+    if state_count > MAX_STATE {
         let detail = format!(
-            "{place}state_count is {}; no algorithm keeps more than {MAX_STATE}",
-            given.state_count
+            "{place}state_count is {state_count}; no algorithm keeps more than {MAX_STATE}"
         );
         return Err(Failure::new(DADAPT_ERROR_STATE_COUNT, detail));
     }
     let mut state = [ptr::null_mut(); MAX_STATE];
-    for (slot, to) in state.iter_mut().take(given.state_count).enumerate() {
+    for (slot, to) in state.iter_mut().take(state_count).enumerate() {
         // SAFETY: this function's contract: `state` points to `state_count` pointers.
-        *to = unsafe { given.state.add(slot).read_unaligned() }.cast();
+        *to = unsafe { states.add(slot).read_unaligned() }.cast();
     }
-    let state = &state[..given.state_count];
-    let (p, g) = (given.p.cast(), given.g.cast());
+    let (len, p, g) = (given!(len), given!(p).cast(), given!(g).cast());
     // SAFETY: this function's contract.
-    let mut step = unsafe { TensorStep::from_raw(id, dtype, given.len, p, g, state) };
-    if given.g_dtype != 0 {
-        // SAFETY: as above.
-        step = unsafe { step.with_raw_gradient_dtype(DType::from_code(given.g_dtype)?) };
-    }
-    let index = match given.row_type {
-        0 if given.row_count == 0 && given.rows.is_null() => return Ok(step),
+    let step = unsafe {
+        TensorStep::from_raw(id, dtype, len, p, g, &state[..state_count])
+            .with_raw_gradient_dtype(g_dtype)
+    };
+    let (rows, row_count) = (given!(rows), given!(row_count));
+    let index = match given!(row_type) {
+        0 if row_count == 0 && rows.is_null() => {
+            to.push(step);
+            return Ok(());
+        }
         DADAPT_INDEX_U32 => Index::U32,
         DADAPT_INDEX_I64 => Index::I64,
         code => {
@@ -155,7 +164,8 @@ unsafe fn tensor_step(
         }
     };
     // SAFETY: this function's contract.
-    Ok(unsafe { step.with_raw_rows(given.rows.cast(), given.row_count, index) })
+    to.push(unsafe { step.with_raw_rows(rows.cast(), row_count, index) });
+    Ok(())
 }
 
 /// An array of descriptors, of this version of the struct or another.
@@ -202,7 +212,7 @@ impl Descriptors {
                 return Err(bad_size(place, size, &expected));
             }
             // SAFETY: this function's contract.
-            to.push(unsafe { tensor_step(optimizer, place, &read_tensor(start, size, place)?)? });
+            unsafe { read_tensor(optimizer, (start, size), place, to)? };
         }
         Ok(())
     }
@@ -224,7 +234,9 @@ pub(crate) unsafe fn read_one(
     // SAFETY: this function's contract.
     unsafe {
         let size = tensor_size(start, place)?;
-        tensor_step(optimizer, place, &read_tensor(start, size, place)?)
+        let mut one = Vec::with_capacity(1);
+        read_tensor(optimizer, (start, size), place, &mut one)?;
+        Ok(one.pop().expect("it was read"))
     }
 }
 

@@ -1,20 +1,17 @@
 //! A step's tensors cut into blocks: the unit of work and of partial sums.
 
 use super::exact_sum::ExactSum;
-use super::job::{Gradient, Job};
+use super::job::Job;
 use super::parallel::{Threads, for_each_piece};
-use super::slices;
-use crate::algorithm::{MAX_SUMS, Slot, pass};
+use super::sweep::{Batch, Sweep};
+use crate::algorithm::MAX_SUMS;
 use crate::dtype::DType;
 pub(crate) use crate::kernel::block::BLOCK;
-use crate::kernel::block::{Ahead, BLOCKS, GroupPlan, Partial, Streams, ZEROS, most_blocks};
+use crate::kernel::block::GroupPlan;
 use crate::kernel::codec::{Format, GROUP, Place};
-use crate::kernel::coded::CodedFn;
 use crate::kernel::isa::Token;
-use crate::kernel::kept::Coded;
 use crate::kernel::scan::{finite_fn, sum_sq_fn};
-use crate::kernel::sweep::{SweepFn, sweep_block};
-use std::mem::MaybeUninit;
+use std::iter;
 use std::ops::Range;
 use std::slice;
 use std::sync::Mutex;
@@ -73,17 +70,21 @@ impl Jobs {
         self.len = 0;
     }
 
+    /// Adds the job that is made of the blocks of those before it.
+    ///
     /// # Safety
     /// Whenever the jobs are looked at or swept until [`clear`](Jobs::clear): the arrays of the job hold
     /// `len` aligned elements of its dtype, statistics one for each element of the slice, null where the
     /// sweep's passes read nothing; those of all jobs but `g` overlap nothing, and nobody else uses
     /// them.
-    #[inline]
-    pub(crate) unsafe fn push(&mut self, mut job: Job) {
-        (job.is_coded, job.blocks_before) = (job.is_coded(), self.blocks);
-        self.blocks += job.len.div_ceil(BLOCK);
-        self.len += job.len;
-        self.jobs.push(job);
+    #[inline(always)]
+    pub(crate) unsafe fn push(&mut self, job: impl FnOnce(usize) -> Job) {
+        let blocks_before = self.blocks;
+        // Made where it stays: a copy would wait for what it copies to be written.
+        self.jobs.extend(iter::once_with(|| job(blocks_before)));
+        let len = self.jobs.last().map_or(0, |job| job.len);
+        self.blocks += len.div_ceil(BLOCK);
+        self.len += len;
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Job> {
@@ -102,7 +103,11 @@ impl Jobs {
     /// Calls `f(job, start, len, next)` for the part that each job has of a range of blocks, which
     /// counts over all jobs; `next` is the job that follows in the range.
     #[inline]
-    fn for_parts(&self, range: Range<usize>, mut f: impl FnMut(&Job, usize, usize, Option<&Job>)) {
+    fn for_parts<'a>(
+        &'a self,
+        range: Range<usize>,
+        mut f: impl FnMut(&'a Job, usize, usize, Option<&'a Job>),
+    ) {
         // The last job that starts at or before the range; empty jobs have no blocks.
         let first = self.jobs.partition_point(|job| job.blocks_before <= range.start);
         let mut at = range.start;
@@ -122,52 +127,34 @@ impl Jobs {
     }
 
     /// Runs the kernels of the plans over every tensor and adds up the weighted sums.
-    ///
-    /// `slots` and `count` are the algorithm's state and number of sums.
-    pub(crate) fn sweep(
-        &self,
-        machine: &Machine,
-        kernels: &Kernels,
-        plans: &[Plan],
-        (slots, count): (&[Slot], usize),
-        into: &mut Sums,
-    ) {
-        self.reduce(machine, count, into, |job, (start, len), next, sums| {
-            let plan = &plans[job.plan];
-            let most = BLOCK * if plan.takes_many(job) { most_blocks(job.dtype.size()) } else { 1 };
-            for at in (0..len).step_by(most) {
-                let next = next.filter(|_| at + most >= len);
-                let (start, len) = (start + at, most.min(len - at));
-                let token = machine.token;
-                let blocks = Blocks { kernels, token, plan, slots, job, start, len, next };
-                let mut partials = [[0.0; MAX_SUMS]; BLOCKS];
-                let partials = &mut partials[..len.div_ceil(BLOCK)];
-                // SAFETY: `push`'s caller vouched for the arrays; the blocks lie within them, and
-                // `reduce` gives each once.
-                let lost = unsafe { blocks.run(partials) };
+    pub(crate) fn sweep(&self, threads: &Threads, sweep: &Sweep, into: &mut Sums) {
+        self.reduce(threads, sweep.sums, into, |range, sums| {
+            let mut batch = Batch::new(sweep, sums);
+            self.for_parts(range, |job, start, len, next| {
+                // SAFETY: `push`'s caller vouched for the arrays, and `reduce` gives each block once.
+                let lost = unsafe { batch.push(job, (start, len), next) };
                 if lost > 0 {
                     self.overflows.fetch_add(lost, Ordering::Relaxed);
                 }
-                for partial in partials {
-                    for i in 0..count {
-                        sums[i].add(plan.weights[i] * partial[i]);
-                    }
-                }
-            }
+            });
+            // SAFETY: as above.
+            unsafe { batch.run() };
         });
     }
 
     /// The sum of squares of all gradients, each times its job's weight; the first of the sums.
     pub(crate) fn sum_sq(&self, machine: &Machine, weight: impl Fn(&Job) -> f64 + Sync) -> Sums {
         let mut sums = no_sums();
-        self.reduce(machine, 1, &mut sums, |job, (start, len), _, sums| {
-            for at in (0..len).step_by(BLOCK) {
-                let g = job.g_at(start + at);
-                // SAFETY: `push`'s caller vouched for the gradient; the block lies within it.
-                let partial =
-                    unsafe { sum_sq(machine.token, job.formats.g, g, BLOCK.min(len - at)) };
-                sums[0].add(weight(job) * partial);
-            }
+        self.reduce(machine.threads, 1, &mut sums, |range, sums| {
+            self.for_parts(range, |job, start, len, _| {
+                for at in (0..len).step_by(BLOCK) {
+                    let g = job.g_at(start + at);
+                    // SAFETY: `push`'s caller vouched for the gradient; the block lies within it.
+                    let partial =
+                        unsafe { sum_sq(machine.token, job.formats.g, g, BLOCK.min(len - at)) };
+                    sums[0].add(weight(job) * partial);
+                }
+            });
         });
         sums
     }
@@ -189,20 +176,17 @@ impl Jobs {
         finite.into_inner()
     }
 
-    /// Calls `part(job, place, next, sums)` for parts that together have every block once, to add to the first
-    /// `count` sums; `next` is the job that follows.
+    /// Calls `all(range, sums)` for ranges that together have every block once, to add to the first
+    /// `count` sums.
     fn reduce(
         &self,
-        machine: &Machine,
+        threads: &Threads,
         count: usize,
         into: &mut Sums,
-        part: impl Fn(&Job, (usize, usize), Option<&Job>, &mut Sums) + Sync,
+        all: impl Fn(Range<usize>, &mut Sums) + Sync,
     ) {
-        let all = |range: Range<usize>, sums: &mut Sums| {
-            self.for_parts(range, |job, start, len, next| part(job, (start, len), next, sums));
-        };
         let total = Mutex::new(into);
-        for_each_piece(machine.threads, self.blocks, self.len, |pieces| {
+        for_each_piece(threads, self.blocks, self.len, |pieces| {
             let lock = || total.lock().expect("no panic while the lock is held");
             if let Some(range) = pieces.alone() {
                 return all(range, &mut lock());
@@ -213,129 +197,6 @@ impl Jobs {
                 total.merge(sum);
             }
         });
-    }
-}
-
-/// The kernels of an algorithm.
-pub(crate) struct Kernels {
-    pub(crate) f32: SweepFn,
-    pub(crate) f64: SweepFn,
-    pub(crate) coded: CodedFn,
-}
-
-impl Plan {
-    /// Whether the sums are of a slice of the elements.
-    fn is_sliced(&self, job: &Job) -> bool {
-        !job.slice.is_whole() && self.kernel.pass & pass::SUMS != 0
-    }
-
-    /// Whether a call may have several blocks of a job: where kernels work on its arrays as they lie.
-    fn takes_many(&self, job: &Job) -> bool {
-        let plain = !job.is_coded && !self.is_sliced(job) && !job.first && job.zeros.is_none();
-        plain && !matches!(job.gradient, Gradient::KeptIn(_) | Gradient::Zero)
-    }
-}
-
-/// Blocks of a job and what is done with them: one, unless the plan [takes many](Plan::takes_many).
-pub(super) struct Blocks<'a> {
-    kernels: &'a Kernels,
-    token: Token,
-    pub(super) plan: &'a Plan,
-    pub(super) slots: &'a [Slot],
-    pub(super) job: &'a Job,
-    pub(super) start: usize,
-    pub(super) len: usize,
-    /// What is swept next, if it is another job.
-    next: Option<&'a Job>,
-}
-
-impl Blocks<'_> {
-    /// Writes the sums of each: the parameters that it sends to infinity.
-    ///
-    /// # Safety
-    /// The job's arrays hold the blocks, and nobody else uses that.
-    unsafe fn run(&self, sums: &mut [Partial]) -> u64 {
-        let job = self.job;
-        let sliced = self.plan.is_sliced(job);
-        if job.is_coded || sliced || matches!(job.gradient, Gradient::KeptIn(_)) {
-            // SAFETY: this function's own contract.
-            let (partial, lost) = unsafe { self.run_coded(sliced) };
-            sums[0] = partial;
-            return lost;
-        }
-        let mut streams = job.at(self.start, self.slots);
-        if job.gradient == Gradient::Zero {
-            streams.g = ZEROS.as_ptr();
-        }
-        let next = self.next.filter(|next| !next.is_coded && next.dtype == job.dtype);
-        let ahead = next.map(|next| Ahead { streams: &next.streams, len: next.len });
-        let (kernel, len) = (&self.plan.kernel, self.len);
-        // SAFETY: this function's own contract is the kernel's.
-        unsafe { self.sweep_fn()(self.token, kernel, &streams, len, job.first, ahead, sums) };
-        0
-    }
-
-    /// # Safety
-    /// As [`run`](Self::run).
-    // Not inlined: the copy would be on the stack of every block.
-    #[inline(never)]
-    unsafe fn run_coded(&self, sliced: bool) -> ([f64; MAX_SUMS], u64) {
-        if let Some(next) = self.next {
-            next.prefetch();
-        }
-        let mut copy = MaybeUninit::<[u64; BLOCK]>::uninit();
-        let mut arrays = self.arrays();
-        if let Gradient::KeptIn(slot) = self.job.gradient {
-            // The slot is set up.
-            let (copy, bytes) = (copy.as_mut_ptr().cast::<u8>(), self.len * self.job.dtype.size());
-            let kept = &mut arrays.state[slot].place;
-            // SAFETY: this function's own contract; the copy has room for a block of any type.
-            unsafe { copy.copy_from_nonoverlapping(kept.codes, bytes) };
-            arrays.g.place.codes = copy;
-        }
-        // SAFETY: this function's own contract.
-        unsafe {
-            if sliced {
-                return slices::sweep(self, &arrays);
-            }
-            self.run_on(&self.plan.kernel, &arrays, self.len)
-        }
-    }
-
-    pub(super) fn sweep_fn(&self) -> SweepFn {
-        match self.job.dtype {
-            DType::F64 => self.kernels.f64,
-            _ => self.kernels.f32,
-        }
-    }
-
-    /// Runs the kernel of a plan on other arrays than the block's.
-    ///
-    /// # Safety
-    /// They hold `len` elements, as they say, and nobody else uses them.
-    pub(super) unsafe fn run_on(
-        &self,
-        plan: &GroupPlan,
-        arrays: &Coded,
-        len: usize,
-    ) -> ([f64; MAX_SUMS], u64) {
-        let first = self.job.first;
-        // SAFETY: this function's own contract is the kernels'.
-        unsafe {
-            if self.job.is_coded {
-                if !first && let Some(sums) = (self.kernels.coded)(self.token, plan, arrays, len) {
-                    return sums;
-                }
-                return self.decode_and_run(plan, arrays, len);
-            }
-            let state = arrays.state.map(|kept| kept.place.codes);
-            let streams = Streams { p: arrays.p.place.codes, g: arrays.g.place.codes, state };
-            (sweep_block(self.sweep_fn(), (self.token, plan), (&streams, len), first), 0)
-        }
-    }
-
-    pub(super) fn token(&self) -> Token {
-        self.token
     }
 }
 

@@ -1,8 +1,9 @@
 //! Blocks of jobs whose arrays are not all of the type that lane functions compute in.
 
-use super::blocks::{BLOCK, Blocks};
+use super::blocks::BLOCK;
 use super::job::Gradient;
 use super::slices::Slice;
+use super::sweep::JobBlock;
 use crate::algorithm::{Init, MAX_SLOTS, MAX_SUMS, Role, pass};
 use crate::dtype::DType;
 use crate::kernel::block::{GroupPlan, Streams, ZEROS};
@@ -22,10 +23,10 @@ pub(crate) fn groups_before(slice: Slice, element: usize) -> usize {
     block * of_block + within.div_ceil(GROUP)
 }
 
-impl Blocks<'_> {
+impl JobBlock<'_> {
     /// The block's arrays, as they are kept.
     pub(super) fn arrays(&self) -> Coded {
-        let Blocks { job, start, .. } = *self;
+        let JobBlock { job, start, .. } = *self;
         let zeros = ZEROS.as_ptr().cast_mut();
         let kept = |array: *mut u8, dtype: DType| {
             let codes = array.wrapping_add(start * dtype.size());
@@ -35,7 +36,8 @@ impl Blocks<'_> {
         // A mend goes along the step alone.
         let without = self.plan.kernel.pass & pass::MEND != 0 || job.gradient == Gradient::Zero;
         let mut state = [nothing; MAX_SLOTS];
-        for (i, slot) in self.slots.iter().enumerate().filter(|(i, _)| job.zeros != Some(*i)) {
+        for (i, slot) in self.sweep.slots.iter().enumerate().filter(|(i, _)| job.zeros != Some(*i))
+        {
             let (array, format) = (job.streams.state[i], job.formats.state[i]);
             let slice = if slot.role == Role::Statistic { job.slice } else { Slice::WHOLE };
             let codes = array.wrapping_add(slice.before(start) * format.dtype.size());
@@ -85,7 +87,7 @@ impl Blocks<'_> {
         unsafe { adopt(token, arrays, 0, len) };
         let (p, g) = (view(&arrays.p, 0, true), view(&arrays.g, 1, true));
         let mut streams = Streams { p, g, state: [ptr::null_mut(); MAX_SLOTS] };
-        for i in (0..self.slots.len()).filter(|i| self.slots[*i].is_read(plan.pass)) {
+        for i in (0..self.sweep.slots.len()).filter(|i| self.sweep.slots[*i].is_read(plan.pass)) {
             streams.state[i] = view(&arrays.state[i], 2 + i, !job.first);
         }
         let both = pass::STATE | pass::PARAMETER;
@@ -94,8 +96,8 @@ impl Blocks<'_> {
         let advance = GroupPlan { pass: plan.pass & !dropped, ..*plan };
         // SAFETY: views hold what the pass reads.
         let sums =
-            unsafe { sweep_block(self.sweep_fn(), (token, &advance), (&streams, len), job.first) };
-        for (i, slot) in self.slots.iter().enumerate() {
+            unsafe { sweep_block(self.sweep_fn(), (token, &advance), (streams, len), job.first) };
+        for (i, slot) in self.sweep.slots.iter().enumerate() {
             let (kept, set_up) = (&arrays.state[i], job.first && slot.init == Init::Parameter);
             let writes = slot.is_written(plan.pass) || set_up && slot.is_read(plan.pass);
             if writes && !kept.is_plain() {
@@ -111,7 +113,7 @@ impl Blocks<'_> {
         if waits {
             let moves = GroupPlan { pass: plan.pass & (pass::PARAMETER | pass::MOMENT), ..*plan };
             // SAFETY: as above; state is what it is as it is kept.
-            unsafe { sweep_block(self.sweep_fn(), (token, &moves), (&streams, len), false) };
+            unsafe { sweep_block(self.sweep_fn(), (token, &moves), (streams, len), false) };
         }
         let kept = arrays.copy.map_or(arrays.p, |(copy, _)| copy);
         if plan.pass & (pass::PARAMETER | pass::MEND) == 0 || kept.is_plain() {

@@ -29,6 +29,16 @@ pub(crate) struct Formats {
     pub(crate) state: [Format; MAX_SLOTS],
 }
 
+impl Formats {
+    /// Whether some array is not of that type.
+    #[inline]
+    pub(crate) fn differ_from(&self, dtype: DType) -> bool {
+        // Without branches: it is asked of every tensor in every step.
+        let rounded = self.state.iter().fold(false, |any, format| any | (format.dtype != dtype));
+        (self.p != dtype) | (self.g != dtype) | rounded
+    }
+}
+
 /// A tensor of a step: where its arrays are and what is done with them.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Job {
@@ -56,7 +66,7 @@ pub(crate) struct Job {
     /// The slot that holds nothing but zeros and has no memory.
     pub(crate) zeros: Option<usize>,
     pub(crate) gradient: Gradient,
-    /// Whether some array is not of the type that lane functions compute in; found by `Jobs::push`.
+    /// Whether some array is not of the type that lane functions compute in.
     pub(crate) is_coded: bool,
     /// Blocks of the jobs before this one; counted by `Jobs::push`.
     pub(crate) blocks_before: usize,
@@ -69,13 +79,6 @@ unsafe impl Send for Job {}
 unsafe impl Sync for Job {}
 
 impl Job {
-    pub(super) fn is_coded(&self) -> bool {
-        let Formats { p, g, state } = self.formats;
-        // Without branches: it is asked of every tensor in every step.
-        let rounded = state.iter().fold(false, |any, format| any | (format.dtype != self.dtype));
-        self.copy.is_some() | (p != self.dtype) | (g != self.dtype) | rounded
-    }
-
     /// Whether steps round the parameter, of which there is no master copy.
     pub(crate) fn rounds_parameter(&self) -> bool {
         self.copy.is_none() && self.formats.p != self.dtype
@@ -109,6 +112,7 @@ impl Job {
         // SAFETY: this function's own contract.
         unsafe { decode(token, (self.formats.g, self.dtype), g, self.len, to) };
         self.formats.g = self.dtype;
+        self.is_coded = self.copy.is_some() | self.formats.differ_from(self.dtype);
         self.gradient = Gradient::KeptIn(slot);
     }
 

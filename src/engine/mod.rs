@@ -8,3 +8,4 @@ pub(crate) mod job;
 pub(crate) mod parallel;
 pub(crate) mod rows;
 pub(crate) mod slices;
+pub(crate) mod sweep;

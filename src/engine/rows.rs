@@ -227,7 +227,7 @@ impl RowsJob {
             }
             self.set_up::<E>(slots, tile, len);
             let sums =
-                sweep_block(kernel.sweep, (kernel.token, kernel.plan), (&streams, len), false);
+                sweep_block(kernel.sweep, (kernel.token, kernel.plan), (streams, len), false);
             for (i, row) in part.touched.iter().enumerate() {
                 let from = tile.add(i * part.width);
                 columns(self.streams.p, *row).copy_from_nonoverlapping(from, part.width);

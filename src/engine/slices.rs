@@ -4,8 +4,9 @@
 //! with sums runs on the copy, where only the statistics are the tensor's own, and then the kernel
 //! without sums runs on the block.
 
-use super::blocks::{BLOCK, Blocks};
+use super::blocks::BLOCK;
 use super::coded::groups_before;
+use super::sweep::JobBlock;
 use crate::algorithm::{MAX_SLOTS, MAX_SUMS, Role, pass};
 use crate::dtype::DType;
 use crate::kernel::block::GroupPlan;
@@ -67,8 +68,8 @@ impl Slice {
 /// `arrays` hold the block, statistics its slice, and nobody else uses them.
 // Not inlined: the copies would be on the stack of blocks without slices too.
 #[inline(never)]
-pub(super) unsafe fn sweep(block: &Blocks, arrays: &Coded) -> ([f64; MAX_SUMS], u64) {
-    let Blocks { job, plan, start, len, .. } = *block;
+pub(super) unsafe fn sweep(block: &JobBlock, arrays: &Coded) -> ([f64; MAX_SUMS], u64) {
+    let JobBlock { job, plan, start, len, .. } = *block;
     let (token, plan) = (block.token(), &plan.kernel);
     let count = job.slice.before(start + len) - job.slice.before(start);
     let mut copies = MaybeUninit::<[[u64; MOST]; 2 + MAX_SLOTS]>::uninit();
@@ -90,7 +91,7 @@ pub(super) unsafe fn sweep(block: &Blocks, arrays: &Coded) -> ([f64; MAX_SUMS], 
         noise: (arrays.noise.0, groups_before(job.slice, start)),
         ..*arrays
     };
-    for (i, slot) in block.slots.iter().enumerate() {
+    for (i, slot) in block.sweep.slots.iter().enumerate() {
         if slot.role != Role::Statistic && slot.is_read(plan.pass) {
             sliced.state[i] = if job.first {
                 Kept::plain(copies.wrapping_add(2 + i).cast())

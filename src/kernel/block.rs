@@ -5,7 +5,7 @@ use crate::algorithm::{MAX_COEFFS, MAX_SLOTS, MAX_SUMS};
 /// Elements of a block, counted from the start of its tensor. Partial sums, and with them every
 /// bit of `d`, depend on it.
 pub(crate) const BLOCK: usize = 4096;
-/// The most blocks of a call. Between calls the processor asks for no memory.
+/// The most blocks of a call, of one tensor or of several. Between calls the processor asks for no memory.
 pub(crate) const BLOCKS: usize = 16;
 
 /// The most blocks of a call with elements of so many bytes. In f64, whose rows take more registers, the
@@ -46,7 +46,18 @@ pub(crate) struct GroupPlan {
     pub(crate) pass: u8,
 }
 
-/// What is swept after a block, if that is known.
+/// A block, or the shorter end of a tensor: what a kernel is given of it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Block<'a> {
+    pub(crate) streams: Streams,
+    /// Up to [`BLOCK`].
+    pub(crate) len: usize,
+    /// What is swept after it, where that lies elsewhere and is of the kernel's type: memory is asked for
+    /// it, and nothing is read.
+    pub(crate) ahead: Option<Ahead<'a>>,
+}
+
+/// Arrays and their elements.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ahead<'a> {
     pub(crate) streams: &'a Streams,

@@ -3,7 +3,7 @@
 // Loops over registers index several arrays at once; an iterator over one of them hides that.
 #![allow(clippy::needless_range_loop)]
 
-use super::block::{Ahead, BLOCK, BLOCKS, GroupPlan, Partial, Streams, ZEROS, most_blocks};
+use super::block::{Ahead, BLOCKS, Block, GroupPlan, Partial, Streams, ZEROS, most_blocks};
 use super::coeffs::{Aligned, Coeffs, kept_coeffs};
 use super::isa::Token;
 use super::lanes::{LaneElement, Lanes, ROW};
@@ -17,31 +17,30 @@ use std::mem::MaybeUninit;
 use std::ops::Range;
 use std::ptr;
 
-/// Sweeps up to [`most_blocks`] blocks, `len` elements in all, and writes the sums of each.
+/// Sweeps up to [`most_blocks`] blocks and writes the sums of each.
 ///
-/// Where `first`, the state is set up before, whatever it holds. Memory is asked for what lies ahead,
-/// which is of the kernel's type; nothing there is read.
+/// Where `first`, the state is set up before, whatever it holds.
 ///
 /// # Safety
-/// Every array of `streams` that the plan's pass reads holds `len` elements of the kernel's type;
+/// Every array of a block that the plan's pass reads holds `len` elements of the kernel's type;
 /// those other than `g` may be written by nobody else, and none overlaps another. State may hold
 /// anything where `first`.
-pub(crate) type SweepFn =
-    unsafe fn(Token, &GroupPlan, &Streams, usize, bool, Option<Ahead<'_>>, &mut [Partial]);
+pub(crate) type SweepFn = unsafe fn(Token, &GroupPlan, &[Block<'_>], bool, &mut [Partial]);
 
-/// The same of one block or less.
+/// The same of a single block.
 ///
 /// # Safety
 /// As [`SweepFn`].
 pub(crate) unsafe fn sweep_block(
     sweep: SweepFn,
     (token, plan): (Token, &GroupPlan),
-    (streams, len): (&Streams, usize),
+    (streams, len): (Streams, usize),
     first: bool,
 ) -> Partial {
     let mut sums = [[0.0; MAX_SUMS]; 1];
+    let block = Block { streams, len, ahead: None };
     // SAFETY: this function's own contract.
-    unsafe { sweep(token, plan, streams, len, first, None, &mut sums) };
+    unsafe { sweep(token, plan, &[block], first, &mut sums) };
     sums[0]
 }
 
@@ -75,24 +74,22 @@ pub(crate) fn rows_sweep_fn(algorithm: Algorithm, dtype: DType) -> Option<SweepF
 unsafe fn sweep<E, R, const COEFFS: usize, const SLOTS: usize, const SUMS: usize>(
     token: Token,
     plan: &GroupPlan,
-    streams: &Streams,
-    len: usize,
+    blocks: &[Block<'_>],
     first: bool,
-    ahead: Option<Ahead<'_>>,
     sums: &mut [Partial],
 ) where
     E: LaneElement,
     R: Rule<COEFFS, SLOTS, SUMS>,
 {
-    let arrays = Arrays::<E, SLOTS>::of(streams);
-    let ahead = ahead.unwrap_or(Ahead { streams, len: 0 });
-    let ahead = (Arrays::of(ahead.streams), ahead.len);
     if first {
-        for (slot, to) in R::STATE.iter().zip(arrays.state) {
-            if slot.is_read(plan.pass) && to.cast_const().cast() != ZEROS.as_ptr() {
-                // SAFETY: the slot and its source hold `len` elements each and do not overlap, by
-                // the caller's contract, and `ZEROS` is not written.
-                unsafe { set_up(slot.init, &arrays, to, len) };
+        for block in blocks {
+            let arrays = Arrays::<E, SLOTS>::of(&block.streams);
+            for (slot, to) in R::STATE.iter().zip(arrays.state) {
+                if slot.is_read(plan.pass) && to.cast_const().cast() != ZEROS.as_ptr() {
+                    // SAFETY: the slot and its source hold `len` elements each and do not overlap, by
+                    // the caller's contract, and `ZEROS` is not written.
+                    unsafe { set_up(slot.init, &arrays, to, block.len) };
+                }
             }
         }
     }
@@ -110,7 +107,7 @@ unsafe fn sweep<E, R, const COEFFS: usize, const SLOTS: usize, const SUMS: usize
                 // SAFETY: this function's own contract is the kernel's.
                 let kernel = unsafe {
                     Kernel::<E, R, COEFFS, SLOTS, SUMS, { $decay }, { $pass }>::new(
-                        coeffs, arrays, len, ahead, sums,
+                        coeffs, blocks, sums,
                     )
                 };
                 return token.dispatch(kernel);
@@ -220,10 +217,7 @@ struct Kernel<
     const PASS: u8,
 > {
     coeffs: [E; COEFFS],
-    arrays: Arrays<E, SLOTS>,
-    len: usize,
-    /// With the elements that are there.
-    ahead: (Arrays<E, SLOTS>, usize),
+    blocks: &'a [Block<'a>],
     out: &'a mut [Partial],
     rule: PhantomData<R>,
 }
@@ -243,16 +237,10 @@ where
     R: Rule<COEFFS, SLOTS, SUMS>,
 {
     /// # Safety
-    /// Until the kernel has run, `arrays` hold `len` elements each, none overlaps another, and
+    /// Until the kernel has run, the arrays of each block hold its elements, none overlaps another, and
     /// nobody else writes them or, but for `g`, reads them.
-    unsafe fn new(
-        coeffs: [E; COEFFS],
-        arrays: Arrays<E, SLOTS>,
-        len: usize,
-        ahead: (Arrays<E, SLOTS>, usize),
-        out: &'a mut [Partial],
-    ) -> Self {
-        Kernel { coeffs, arrays, len, ahead, out, rule: PhantomData }
+    unsafe fn new(coeffs: [E; COEFFS], blocks: &'a [Block<'a>], out: &'a mut [Partial]) -> Self {
+        Kernel { coeffs, blocks, out, rule: PhantomData }
     }
 
     /// Asks for rows of what the pass will read there.
@@ -436,7 +424,7 @@ where
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Kernel { coeffs: scalars, arrays, len, ahead, out, .. } = self;
+        let Kernel { coeffs: scalars, blocks, out, .. } = self;
         let lanes = Lanes::<S, E>::new(simd);
         let zero = lanes.splat(E::ZERO);
         let mut coeffs = Aligned([zero; COEFFS]);
@@ -447,20 +435,21 @@ where
         let mut wide = [const { MaybeUninit::<[Wide; SUMS]>::uninit() }; BLOCKS];
         let most = const { most_blocks(size_of::<E>()) };
         // Where there can be but one, no loop.
-        let blocks = if most == 1 { 1 } else { len.div_ceil(BLOCK).min(most) };
-        let rows = len / ROW;
-        let rows_ahead = ahead.1.div_ceil(ROW);
-        let at_once = if rows_ahead == 0 { RUN } else { FEW };
-        let mut row = 0;
-        for (block, wide) in wide[..blocks].iter_mut().enumerate() {
+        let blocks = &blocks[..if most == 1 { 1 } else { blocks.len().min(most) }];
+        for (block, wide) in blocks.iter().zip(&mut wide) {
             let wide = wide.write([[0.0; ROW]; SUMS]);
-            let last = if block + 1 == most { rows } else { rows.min((block + 1) * (BLOCK / ROW)) };
-            while row < last {
-                let end = last.min(row + RUN);
+            let arrays = Arrays::of(&block.streams);
+            let ahead = block.ahead.unwrap_or(Ahead { streams: &block.streams, len: 0 });
+            let (ahead, rows_ahead) = (Arrays::of(ahead.streams), ahead.len.div_ceil(ROW));
+            let at_once = if rows_ahead == 0 { RUN } else { FEW };
+            let (rows, rest) = (block.len / ROW, block.len % ROW);
+            let mut row = 0;
+            while row < rows {
+                let end = rows.min(row + RUN);
                 let mut run = [[zero; ROW]; SUMS];
                 while row < end {
                     let few = end.min(row + at_once);
-                    Self::ask(&ahead.0, row..few.min(rows_ahead));
+                    Self::ask(&ahead, row..few.min(rows_ahead));
                     while row < few {
                         // SAFETY: `row < len/16`, so 16 elements from there on lie within the
                         // arrays that `new`'s caller vouched for.
@@ -470,17 +459,16 @@ where
                 }
                 Self::widen_all(&run, wide);
             }
-            if block + 1 == blocks && !len.is_multiple_of(ROW) {
+            if rest > 0 {
                 let mut run = [[zero; ROW]; SUMS];
-                let rest = (rows * ROW, len % ROW);
                 // SAFETY: what is left after whole rows, within the arrays that `new`'s caller
                 // vouched for.
-                unsafe { Self::tail(lanes, &coeffs, &arrays, rest, &mut run) };
+                unsafe { Self::tail(lanes, &coeffs, &arrays, (rows * ROW, rest), &mut run) };
                 Self::widen_all(&run, wide);
             }
         }
         // At the end, since what folds them takes the registers.
-        for (out, wide) in out.iter_mut().zip(&wide[..blocks]) {
+        for (out, wide) in out.iter_mut().zip(&wide[..blocks.len()]) {
             // SAFETY: the loop above wrote so many.
             let wide = unsafe { wide.assume_init_ref() };
             for sum in 0..SUMS {

@@ -70,9 +70,10 @@ impl Optimizer {
         self.begun += 1;
         for given in tensors {
             let tensor = self.registered(given.id)?;
-            if tensor.seen.swap(self.begun, Ordering::Relaxed) == self.begun {
+            if tensor.seen.load(Ordering::Relaxed) == self.begun {
                 return Err(Error::TensorTwice { tensor: tensor.name.clone() });
             }
+            tensor.seen.store(self.begun, Ordering::Relaxed);
             let unit = &mut scratch.units[self.unit(tensor.group)];
             if tensor.width.is_some() {
                 self.gather_rows(given, &mut scratch.overlap, unit)?;
@@ -121,11 +122,13 @@ impl Optimizer {
             p = std::mem::replace(&mut state[tensor.slots.len()], ptr::null_mut());
             p_dtype = DType::F32;
         }
-        let job = Job {
+        let dtype = tensor.dtype.working();
+        let formats = Formats { p: p_dtype, g: given.g_dtype, state: tensor.layout.formats };
+        let job = |blocks_before| Job {
             streams: Streams { p, g: given.g, state },
             len: tensor.len,
-            dtype: tensor.dtype.working(),
-            formats: Formats { p: p_dtype, g: given.g_dtype, state: tensor.layout.formats },
+            dtype,
+            formats,
             copy,
             master_is_set: tensor.master_is_set,
             moves_by_kept: tensor.layout.moves_by_kept,
@@ -136,10 +139,9 @@ impl Optimizer {
             slice: tensor.layout.slice,
             zeros: self.descriptor.copy_of_start.filter(|_| tensor.started_at_zero),
             gradient: Gradient::Given,
-            // Those below are found out later: by the plan, and as the job is pushed.
-            plan: 0,
-            is_coded: false,
-            blocks_before: 0,
+            plan: 0, // until there are plans
+            is_coded: copy.is_some() | formats.differ_from(dtype),
+            blocks_before,
         };
         // SAFETY: `check_arrays` made sure of lengths, types and alignment; the rest is this
         // function's own contract.

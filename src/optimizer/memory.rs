@@ -1,106 +1,211 @@
-//! Memory for state of our own: zeroed, in huge pages where the system has them, staggered.
+//! Memory for state of our own: zeroed, one tensor's after another's, in huge pages where the system has
+//! them.
 
-use std::alloc::Layout;
-use std::ptr::NonNull;
+use crate::algorithm::MAX_SLOTS;
+use std::ptr::{self, NonNull};
 
-/// State as large as this gets pages of its own, and huge ones where the system gives them.
+/// A page of the processor's larger kind.
 const HUGE_PAGE: usize = 2 << 20;
 /// Distance between the page offsets at which slots start, and of the first from where large
 /// parameters and gradients tend to: just past the start of a page. At equal offsets the streams of a
 /// step fall into the same sets of the cache, and a load waits for an earlier store whose address
 /// differs in the page alone. (Worth 15 % of Adam in cache.)
 const STAGGER: usize = 640;
-const PAGE: usize = 4096;
 const CACHE_LINE: usize = 64;
 
-/// One zeroed array.
+/// One array of an [`Arena`], which it must not outlive: it starts at a cache line, and is valid for reads
+/// and writes of `bytes` bytes.
 #[derive(Debug)]
 pub(super) struct StateMemory {
-    base: NonNull<u8>,
-    layout: Layout,
-    /// Where the array starts, in bytes from `base` on.
-    start: usize,
+    start: NonNull<u8>,
+    bytes: usize,
 }
 
-// SAFETY: it owns its memory, as a `Vec<u8>` does.
+// SAFETY: nobody else has the array, as with a `Vec<u8>`.
 unsafe impl Send for StateMemory {}
 // SAFETY: through `&self` it gives only addresses.
 unsafe impl Sync for StateMemory {}
 
-impl StateMemory {
-    /// The array of that slot; as an error, the bytes that cannot be had.
-    ///
-    /// What is as large as a huge page is not touched yet on Linux: the threads of the first step do
-    /// that. Huge pages are asked for, or with `scattered` access refused: every first touch would
-    /// fill one.
-    pub(super) fn zeroed(bytes: usize, slot: usize, scattered: bool) -> Result<Self, usize> {
-        // Staggering small arrays would only waste memory.
-        let start = if bytes < PAGE { 0 } else { (slot + 1) * STAGGER };
-        let size = bytes.checked_add(start).ok_or(bytes)?.max(1);
-        let align = if size >= HUGE_PAGE { HUGE_PAGE } else { CACHE_LINE };
-        let layout = Layout::from_size_align(size, align).map_err(|_| bytes)?;
-        let base = allocate(layout, scattered).ok_or(bytes)?;
-        Ok(StateMemory { base, layout, start })
+/// The arrays of a tensor whose state is the library's, by slot: where they start lies side by side, as
+/// each step copies it.
+#[derive(Debug)]
+pub(super) struct OwnState {
+    starts: [*mut u8; MAX_SLOTS],
+    bytes: [usize; MAX_SLOTS],
+}
+
+// SAFETY: as of `StateMemory`, of which it is several.
+unsafe impl Send for OwnState {}
+// SAFETY: as above.
+unsafe impl Sync for OwnState {}
+
+impl OwnState {
+    pub(super) const NONE: Self =
+        OwnState { starts: [ptr::null_mut(); MAX_SLOTS], bytes: [0; MAX_SLOTS] };
+
+    /// Null where a slot has no memory.
+    #[inline]
+    pub(super) fn starts(&self) -> [*mut u8; MAX_SLOTS] {
+        self.starts
     }
 
-    /// Where the array starts, aligned to a cache line. Valid for reads and writes of the bytes asked
-    /// for while `self` lives and is not borrowed otherwise.
-    pub(super) fn as_ptr(&self) -> *mut u8 {
-        // SAFETY: `zeroed` allocated what comes before and after it.
-        unsafe { self.base.add(self.start) }.as_ptr()
+    pub(super) fn has(&self, slot: usize) -> bool {
+        !self.starts[slot].is_null()
     }
 
-    /// The bytes asked for.
-    pub(super) fn bytes(&self) -> usize {
-        self.layout.size() - self.start
+    /// Starts and bytes of those that have memory.
+    pub(super) fn arrays(&self) -> impl Iterator<Item = (*mut u8, usize)> {
+        self.starts.into_iter().zip(self.bytes).filter(|(start, _)| !start.is_null())
+    }
+
+    pub(super) fn put(&mut self, slot: usize, memory: StateMemory) {
+        (self.starts[slot], self.bytes[slot]) = (memory.start.as_ptr(), memory.bytes);
+    }
+
+    pub(super) fn remove(&mut self, slot: usize) -> Option<StateMemory> {
+        let start = NonNull::new(std::mem::replace(&mut self.starts[slot], ptr::null_mut()))?;
+        Some(StateMemory { start, bytes: self.bytes[slot] })
     }
 }
 
-impl Drop for StateMemory {
+/// The arrays of one slot of all tensors, in the order in which they were asked for: those of small
+/// tensors are neighbours, which the processor's prefetching takes for one, and share huge pages.
+#[derive(Debug)]
+pub(super) struct Arena {
+    slot: usize,
+    /// Arrays are taken from the last.
+    chunks: Vec<Chunk>,
+    /// Bytes of all arrays.
+    taken: usize,
+    /// Given back.
+    free: Vec<StateMemory>,
+}
+
+/// Memory from the system.
+#[derive(Debug)]
+struct Chunk {
+    start: NonNull<u8>,
+    size: usize,
+    /// Bytes from the start on that arrays have, and that are in huge pages.
+    taken: usize,
+    huge: usize,
+}
+
+// SAFETY: it owns its memory, as a `Vec<u8>` does.
+unsafe impl Send for Chunk {}
+// SAFETY: through `&self` it gives nothing.
+unsafe impl Sync for Chunk {}
+
+impl Drop for Chunk {
     fn drop(&mut self) {
-        // SAFETY: `allocate` gave it for this layout.
-        unsafe { release(self.base, self.layout) }
+        // SAFETY: `map` gave it, with this size; arrays do not outlive their arena.
+        unsafe { pages::unmap(self.start, self.size) }
     }
 }
 
-/// Zeroed memory of a layout whose size is at least 1.
-fn allocate(layout: Layout, scattered: bool) -> Option<NonNull<u8>> {
-    #[cfg(target_os = "linux")]
-    if layout.align() == HUGE_PAGE {
-        return pages::map(layout.size(), scattered);
+impl Arena {
+    pub(super) fn new(slot: usize) -> Self {
+        Arena { slot, chunks: Vec::new(), taken: 0, free: Vec::new() }
     }
-    #[cfg(not(target_os = "linux"))]
-    let _ = scattered;
-    // SAFETY: the caller's size is not 0.
-    NonNull::new(unsafe { std::alloc::alloc_zeroed(layout) })
+
+    /// A zeroed array; as an error, the bytes that cannot be had.
+    ///
+    /// On Linux it is not touched yet: the threads of the first step do that. Huge pages are asked for
+    /// as arrays fill them; with `scattered` access, where every first touch would fill one, they
+    /// are not.
+    pub(super) fn take(&mut self, bytes: usize, scattered: bool) -> Result<StateMemory, usize> {
+        if let Some(found) = self.free.iter().position(|free| free.bytes == bytes && !scattered) {
+            let memory = self.free.swap_remove(found);
+            // SAFETY: the array was given back, so nobody else has it.
+            unsafe { memory.start.write_bytes(0, bytes) };
+            self.taken += bytes.next_multiple_of(CACHE_LINE);
+            return Ok(memory);
+        }
+        let size = bytes.checked_next_multiple_of(CACHE_LINE).ok_or(bytes)?;
+        let alone = scattered && size >= HUGE_PAGE;
+        let has_room = |chunk: &Chunk| chunk.size - chunk.taken >= size;
+        if alone || !self.chunks.last().is_some_and(has_room) {
+            let skipped = self.skipped();
+            let least = size.checked_add(skipped).ok_or(bytes)?;
+            let ahead = pages::ahead(self.taken);
+            let chunk =
+                Chunk::new(least.max(ahead), skipped).or_else(|| Chunk::new(least, skipped));
+            self.chunks.push(chunk.ok_or(bytes)?);
+        }
+        self.taken += size;
+        let chunk = self.chunks.last_mut().expect("one was pushed if there was none");
+        // SAFETY: the chunk has `size` bytes from there on.
+        let start = unsafe { chunk.start.add(chunk.taken) };
+        chunk.taken += size;
+        if !alone && self.taken >= HUGE_PAGE {
+            chunk.use_huge_pages();
+        }
+        Ok(StateMemory { start, bytes })
+    }
+
+    /// Gives an array back, and its memory to the system where it is whole pages.
+    pub(super) fn give_back(&mut self, memory: StateMemory) {
+        let size = memory.bytes.next_multiple_of(CACHE_LINE);
+        self.taken -= size;
+        let (skipped, start) = (self.skipped(), memory.start.addr().get());
+        let only = |chunk: &Chunk| {
+            (chunk.start.addr().get() + skipped, chunk.taken) == (start, skipped + size)
+        };
+        if let Some(chunk) = self.chunks.iter().position(only) {
+            self.chunks.swap_remove(chunk);
+            return;
+        }
+        // SAFETY: the array is a part of a chunk, and nobody has it any more.
+        unsafe { pages::discard(memory.start, memory.bytes) };
+        self.free.push(memory);
+    }
+
+    /// Where chunks' first arrays start.
+    fn skipped(&self) -> usize {
+        (self.slot + 1) * STAGGER
+    }
 }
 
-/// # Safety
-/// `base` is from [`allocate`] with this layout, and not used any more.
-unsafe fn release(base: NonNull<u8>, layout: Layout) {
-    #[cfg(target_os = "linux")]
-    if layout.align() == HUGE_PAGE {
-        // SAFETY: `allocate` mapped it with this size.
-        return unsafe { pages::unmap(base, layout.size()) };
+impl Chunk {
+    fn new(size: usize, taken: usize) -> Option<Self> {
+        let size = pages::rounded(size)?;
+        Some(Chunk { start: pages::map(size)?, size, taken, huge: 0 })
     }
-    // SAFETY: `allocate` allocated it with this layout.
-    unsafe { std::alloc::dealloc(base.as_ptr(), layout) }
+
+    /// Asks for huge pages where arrays fill most of them. The advice comes before the first touch,
+    /// and the end of a page that is not filled costs half of one at most.
+    fn use_huge_pages(&mut self) {
+        let until = (self.taken + HUGE_PAGE / 2).min(self.size) / HUGE_PAGE * HUGE_PAGE;
+        if until > self.huge {
+            // SAFETY: the range is a part of the chunk.
+            unsafe { pages::use_huge(self.start.add(self.huge), until - self.huge) };
+            self.huge = until;
+        }
+    }
 }
 
-/// A mapping of its own. The allocator would write the zeros of memory that is aligned so far, and
-/// touch it before the advice to use huge pages (worth 4 to 17 % of a step) is given.
+/// Mappings of our own: an allocator would touch the memory, which must be advised about before.
 #[cfg(target_os = "linux")]
 mod pages {
     use super::HUGE_PAGE;
     use std::ptr::{self, NonNull};
 
-    /// The largest page that a system has: what is unmapped must be whole pages.
+    /// The largest page that a system has: what is given back must be whole pages.
     const LARGEST_PAGE: usize = 64 << 10;
 
-    /// Zeroed pages, untouched, from a multiple of a huge page on.
-    pub(super) fn map(size: usize, scattered: bool) -> Option<NonNull<u8>> {
-        let size = size.checked_next_multiple_of(LARGEST_PAGE)?;
-        let reserved = size.checked_add(HUGE_PAGE)?;
+    /// What is mapped ahead of need, beside so much: addresses, and no memory.
+    pub(super) fn ahead(taken: usize) -> usize {
+        if taken == 0 { LARGEST_PAGE } else { taken.clamp(HUGE_PAGE, 32 * HUGE_PAGE) }
+    }
+
+    pub(super) fn rounded(size: usize) -> Option<usize> {
+        size.checked_next_multiple_of(LARGEST_PAGE)
+    }
+
+    /// Zeroed pages, untouched and small, from a multiple of a huge page on where they could be one.
+    pub(super) fn map(size: usize) -> Option<NonNull<u8>> {
+        let align = if size < HUGE_PAGE { LARGEST_PAGE } else { HUGE_PAGE };
+        let reserved = size.checked_add(align)?;
         // SAFETY: a new private mapping wherever there is room.
         let start = unsafe {
             libc::mmap(
@@ -116,11 +221,11 @@ mod pages {
             return None;
         }
         let start = start.cast::<u8>();
-        let before = start.addr().next_multiple_of(HUGE_PAGE) - start.addr();
+        let before = start.addr().next_multiple_of(align) - start.addr();
         let base = start.wrapping_add(before);
         let after = reserved - before - size;
         // SAFETY: `before` and `after` are whole pages at the ends of the mapping, which nobody has
-        // seen yet; the advice changes no content, and a refusal costs speed only.
+        // seen yet; the advice changes no content, and a refusal costs speed or memory only.
         unsafe {
             if before > 0 {
                 libc::munmap(start.cast(), before);
@@ -128,16 +233,132 @@ mod pages {
             if after > 0 {
                 libc::munmap(base.wrapping_add(size).cast(), after);
             }
-            let advice = if scattered { libc::MADV_NOHUGEPAGE } else { libc::MADV_HUGEPAGE };
-            libc::madvise(base.cast(), size, advice);
+            libc::madvise(base.cast(), size, libc::MADV_NOHUGEPAGE);
         }
         NonNull::new(base)
     }
 
     /// # Safety
-    /// `base` is from [`map`] with this size, and not used any more.
-    pub(super) unsafe fn unmap(base: NonNull<u8>, size: usize) {
+    /// `start` is from [`map`] with this size, and nothing of it is used any more.
+    pub(super) unsafe fn unmap(start: NonNull<u8>, size: usize) {
         // SAFETY: the range is what `map` kept of its mapping.
-        unsafe { libc::munmap(base.as_ptr().cast(), size.next_multiple_of(LARGEST_PAGE)) };
+        unsafe { libc::munmap(start.as_ptr().cast(), size) };
+    }
+
+    /// # Safety
+    /// The range is whole huge pages of a mapping of [`map`]'s.
+    pub(super) unsafe fn use_huge(start: NonNull<u8>, size: usize) {
+        // SAFETY: this function's own contract; the advice changes no content.
+        unsafe { libc::madvise(start.as_ptr().cast(), size, libc::MADV_HUGEPAGE) };
+    }
+
+    /// Whole pages of the range are given back to the system, and are zeros when touched again.
+    ///
+    /// # Safety
+    /// The range is of a mapping of [`map`]'s, and nobody uses it.
+    pub(super) unsafe fn discard(start: NonNull<u8>, size: usize) {
+        let before = start.addr().get().next_multiple_of(LARGEST_PAGE) - start.addr().get();
+        let size = size.saturating_sub(before) / LARGEST_PAGE * LARGEST_PAGE;
+        if size > 0 {
+            let start = start.as_ptr().wrapping_add(before);
+            // SAFETY: whole pages of the range, which is this function's own contract.
+            unsafe { libc::madvise(start.cast(), size, libc::MADV_DONTNEED) };
+        }
+    }
+}
+
+/// The allocator's memory, which writes its zeros: no more is taken than is needed.
+#[cfg(not(target_os = "linux"))]
+mod pages {
+    use super::CACHE_LINE;
+    use std::alloc::{Layout, alloc_zeroed, dealloc};
+    use std::ptr::NonNull;
+
+    fn layout(size: usize) -> Option<Layout> {
+        Layout::from_size_align(size, CACHE_LINE).ok()
+    }
+
+    pub(super) fn ahead(_: usize) -> usize {
+        0
+    }
+
+    pub(super) fn rounded(size: usize) -> Option<usize> {
+        Some(size)
+    }
+
+    pub(super) fn map(size: usize) -> Option<NonNull<u8>> {
+        // SAFETY: the size is not 0: a chunk's start is staggered.
+        NonNull::new(unsafe { alloc_zeroed(layout(size)?) })
+    }
+
+    /// # Safety
+    /// `start` is from [`map`] with this size, and nothing of it is used any more.
+    pub(super) unsafe fn unmap(start: NonNull<u8>, size: usize) {
+        let layout = layout(size).expect("`map` had it");
+        // SAFETY: `map` allocated it with this layout.
+        unsafe { dealloc(start.as_ptr(), layout) };
+    }
+
+    pub(super) unsafe fn use_huge(_: NonNull<u8>, _: usize) {}
+    pub(super) unsafe fn discard(_: NonNull<u8>, _: usize) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Arrays of many lengths: parts of pages, pages, and more.
+    fn arrays(arena: &mut Arena) -> Vec<StateMemory> {
+        let lens = [1, 63, 64, 65, 4000, 4096, 70_000, HUGE_PAGE, 5_000_001];
+        lens.iter().cycle().take(60).map(|bytes| arena.take(*bytes, false).unwrap()).collect()
+    }
+
+    fn contents(memory: &StateMemory) -> &'static mut [u8] {
+        // SAFETY: the arena lives, and each test looks at one array at a time.
+        unsafe { std::slice::from_raw_parts_mut(memory.start.as_ptr(), memory.bytes) }
+    }
+
+    #[test]
+    fn arrays_are_zeroed_aligned_and_apart() {
+        let mut arena = Arena::new(2);
+        let arrays = arrays(&mut arena);
+        for (i, memory) in arrays.iter().enumerate() {
+            assert!(memory.start.as_ptr().addr().is_multiple_of(CACHE_LINE));
+            assert!(contents(memory).iter().all(|byte| *byte == 0), "array {i}");
+            contents(memory).fill(i as u8 + 1);
+        }
+        for (i, memory) in arrays.iter().enumerate() {
+            assert!(contents(memory).iter().all(|byte| *byte == i as u8 + 1), "array {i}");
+        }
+    }
+
+    #[test]
+    fn what_is_given_back_is_zero_when_it_is_taken_again_and_harms_no_neighbour() {
+        let mut arena = Arena::new(0);
+        let mut kept = arrays(&mut arena);
+        kept.iter().for_each(|memory| contents(memory).fill(7));
+        let mut given_back = Vec::new();
+        for i in (0..kept.len()).step_by(2).rev() {
+            let memory = kept.swap_remove(i);
+            given_back.push((memory.bytes, memory.start.as_ptr()));
+            arena.give_back(memory);
+        }
+        let chunks = arena.chunks.len();
+        for (bytes, _) in &given_back {
+            let memory = arena.take(*bytes, false).unwrap();
+            assert!(contents(&memory).iter().all(|byte| *byte == 0), "{bytes} bytes");
+        }
+        // In the same places; an array that had a mapping to itself has a new one.
+        assert!(arena.chunks.len() <= chunks + 1, "{} chunks after {chunks}", arena.chunks.len());
+        assert!(kept.iter().all(|memory| contents(memory).iter().all(|byte| *byte == 7)));
+    }
+
+    #[test]
+    fn more_than_there_is_is_an_error_and_the_arena_goes_on() {
+        let mut arena = Arena::new(1);
+        for bytes in [usize::MAX, isize::MAX as usize, isize::MAX as usize / 2] {
+            assert_eq!(arena.take(bytes, false).err(), Some(bytes));
+        }
+        assert_eq!(contents(&arena.take(8, false).unwrap()), [0; 8]);
     }
 }

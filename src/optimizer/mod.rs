@@ -25,7 +25,7 @@ pub use resume::{EstimateState, TensorProgress};
 pub use step::Fault;
 pub use tensor::{MAX_STATE, StateOwner, TensorId};
 
-use crate::algorithm::{Algorithm, Descriptor, Slot};
+use crate::algorithm::{Algorithm, Descriptor, MAX_SLOTS, Slot};
 use crate::engine::parallel::{Executor, Threads};
 use crate::error::{Error, Result};
 use crate::kernel::isa::{Isa, Token};
@@ -34,6 +34,7 @@ use config::Settings;
 use estimator::Estimator;
 use gather::Scratch;
 use layout::Layout;
+use memory::Arena;
 use parts::Parts;
 use std::collections::HashMap;
 use std::sync::atomic::AtomicBool;
@@ -52,6 +53,8 @@ pub struct Optimizer {
     token: Token,
     threads: Threads,
     tensors: Vec<Tensor>,
+    /// Where state of the library's own lies, by slot.
+    arenas: [Arena; MAX_SLOTS],
     ids: HashMap<String, TensorId>,
     /// One, or one a group.
     estimators: Vec<Estimator>,
@@ -94,6 +97,7 @@ impl Optimizer {
             token,
             threads,
             tensors: Vec::new(),
+            arenas: std::array::from_fn(Arena::new),
             ids: HashMap::new(),
             frozen: false,
             poisoned: AtomicBool::new(false),
@@ -165,7 +169,7 @@ impl Optimizer {
     pub fn freeze(&mut self) -> Result<()> {
         self.refuse_open()?;
         self.frozen = true;
-        self.tensors.iter_mut().for_each(Tensor::free_statistics);
+        self.tensors.iter_mut().for_each(|tensor| tensor.free_statistics(&mut self.arenas));
         Ok(())
     }
 
@@ -394,7 +398,8 @@ impl Optimizer {
         }
         let state = (slots, self.layout(group.index(), (name, dtype), (slots, width))?, width);
         let id = TensorId::new(self.tensors.len());
-        self.tensors.push(Tensor::new(group, name, dtype, len, state, owner)?);
+        let arenas = &mut self.arenas;
+        self.tensors.push(Tensor::new(group, name, dtype, len, state, owner, arenas)?);
         self.ids.insert(name.into(), id);
         Ok(id)
     }

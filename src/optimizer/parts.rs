@@ -352,7 +352,7 @@ impl Optimizer {
             for given in &progress.waiting {
                 if self.unit(given.job.group) == estimator {
                     // SAFETY: as when it was checked: the caller vouches that the arrays are valid.
-                    unsafe { unit.jobs.push(given.job) };
+                    unsafe { unit.jobs.push(|blocks_before| Job { blocks_before, ..given.job }) };
                     unit.active.push(given.id);
                 }
             }

@@ -178,7 +178,7 @@ impl Optimizer {
             && let Some(slot) = job.zeros
         {
             tensor.started_at_zero = true;
-            tensor.free(slot);
+            tensor.free(slot, &mut self.arenas);
             if tensor.owner == StateOwner::Caller {
                 let bytes = tensor.slot_bytes(slot);
                 if bytes > 0 {

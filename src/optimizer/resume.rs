@@ -127,9 +127,9 @@ impl Optimizer {
         let started_at_zero = progress.started_at_zero && progress.steps > 0;
         if let Some(slot) = copy_of_start.filter(|_| tensor.owner == StateOwner::Library) {
             if started_at_zero {
-                tensor.free(slot);
+                tensor.free(slot, &mut self.arenas);
             } else {
-                tensor.take_back(slot)?;
+                tensor.take_back(slot, &mut self.arenas)?;
             }
         }
         (tensor.steps, tensor.moved) = (progress.steps, progress.moved);

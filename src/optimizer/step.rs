@@ -7,10 +7,11 @@ use super::given::TensorStep;
 use super::report::{Movement, StepReport, Sweeps};
 use crate::algorithm::{Descriptor, MAX_SUMS, pass};
 use crate::dtype::DType;
-use crate::engine::blocks::{Kernels, Machine, Sums, no_sums, rounded};
+use crate::engine::blocks::{Machine, Sums, no_sums, rounded};
 use crate::engine::exact_sum::ExactSum;
 use crate::engine::job::Job;
 use crate::engine::slices::Slice;
+use crate::engine::sweep::{Kernels, Sweep};
 #[cfg(doc)]
 use crate::error::Error;
 use crate::error::Result;
@@ -193,9 +194,11 @@ impl Optimizer {
             f64: sweep_fn(self.algorithm, DType::F64),
             coded: coded_fn(self.algorithm),
         };
-        let Descriptor { state, sums: count, .. } = self.descriptor;
+        let Descriptor { state: slots, sums: count, .. } = self.descriptor;
+        let (token, plans) = (self.token, &unit.plans);
+        let sweep = Sweep { kernels: &kernels, token, plans, slots, sums: count };
         let mut sums = no_sums();
-        unit.jobs.sweep(&self.machine(), &kernels, &unit.plans, (state, count), &mut sums);
+        unit.jobs.sweep(&self.threads, &sweep, &mut sums);
         self.sweep_rows(unit, &mut sums);
         self.saturate_state(&sums, unit.jobs.iter());
         sums

@@ -2,7 +2,7 @@
 
 use super::GroupId;
 use super::layout::{Layout, MASTER};
-use super::memory::StateMemory;
+use super::memory::{Arena, OwnState};
 use super::overlap::{Span, What};
 use crate::algorithm::{MAX_SLOTS, Role, Slot};
 use crate::dtype::{DType, Element};
@@ -73,8 +73,8 @@ pub(super) struct Tensor {
     pub(super) slots: &'static [Slot],
     /// Elements of a row, of a table whose gradients are of single rows.
     pub(super) width: Option<usize>,
-    /// Of the library's own, by slot; `None` where a slot has no elements.
-    memory: Vec<Option<StateMemory>>,
+    /// Where the library owns it; a slot without elements has no memory.
+    own: OwnState,
 }
 
 impl Tensor {
@@ -85,6 +85,7 @@ impl Tensor {
         len: usize,
         (slots, layout, width): (&'static [Slot], Layout, Option<usize>),
         owner: StateOwner,
+        arenas: &mut [Arena],
     ) -> Result<Self> {
         let bytes = len.checked_mul(dtype.size()).filter(|bytes| isize::try_from(*bytes).is_ok());
         bytes.ok_or_else(|| Error::TooLong { tensor: name.into(), len })?;
@@ -103,17 +104,28 @@ impl Tensor {
             layout,
             slots,
             width,
-            memory: Vec::new(),
+            own: OwnState::NONE,
         };
         if owner == StateOwner::Library {
             for slot in 0..tensor.arrays() {
-                let bytes = tensor.slot_bytes(slot);
-                let out_of_memory = |bytes| Error::OutOfMemory { tensor: name.into(), bytes };
-                let memory = (bytes > 0).then(|| StateMemory::zeroed(bytes, slot, width.is_some()));
-                tensor.memory.push(memory.transpose().map_err(out_of_memory)?);
+                if let Err(error) = tensor.allocate(slot, arenas) {
+                    (0..slot).for_each(|slot| tensor.free(slot, arenas));
+                    return Err(error);
+                }
             }
         }
         Ok(tensor)
+    }
+
+    /// Memory of the library's own for a slot, all zeros.
+    fn allocate(&mut self, slot: usize, arenas: &mut [Arena]) -> Result<()> {
+        let bytes = self.full_bytes(slot);
+        if bytes > 0 {
+            let memory = arenas[slot].take(bytes, self.width.is_some());
+            let out_of_memory = |bytes| Error::OutOfMemory { tensor: self.name.clone(), bytes };
+            self.own.put(slot, memory.map_err(out_of_memory)?);
+        }
+        Ok(())
     }
 
     /// State arrays that it has: its slots, and the master copy of a parameter in a shorter type.
@@ -127,20 +139,26 @@ impl Tensor {
 
     /// Elements of a state array.
     pub(super) fn slot_len(&self, slot: usize) -> usize {
-        if self.memory.get(slot).is_some_and(Option::is_none) {
-            return 0; // of the library's own, and given back
+        if self.has_given_back(slot) {
+            return 0;
         }
         self.slots.get(slot).map_or(self.len, |slot| self.layout.slot_len(slot, self.len))
     }
 
     /// Bytes of a state array.
     pub(super) fn slot_bytes(&self, slot: usize) -> usize {
-        if self.memory.get(slot).is_some_and(Option::is_none) {
-            return 0;
-        }
+        if self.has_given_back(slot) { 0 } else { self.full_bytes(slot) }
+    }
+
+    fn full_bytes(&self, slot: usize) -> usize {
         let master = self.len * DType::F32.size();
         let of = |of: &Slot| self.layout.slot_bytes(slot, of, self.len);
         self.slots.get(slot).map_or(master, of)
+    }
+
+    /// Whether an array of the library's own has no memory any more, or never had any.
+    fn has_given_back(&self, slot: usize) -> bool {
+        self.owner == StateOwner::Library && !self.own.has(slot)
     }
 
     pub(super) fn slot_dtype(&self, slot: usize) -> DType {
@@ -158,53 +176,40 @@ impl Tensor {
     /// Where the library's own state starts, null where a slot has no memory.
     #[inline]
     pub(super) fn own_state(&self) -> [*mut u8; MAX_SLOTS] {
-        let mut state = [ptr::null_mut(); MAX_SLOTS];
-        for (to, memory) in state.iter_mut().zip(&self.memory) {
-            *to = memory.as_ref().map_or(ptr::null_mut(), StateMemory::as_ptr);
-        }
-        state
+        self.own.starts()
     }
 
     /// The library's own state of the tensor of that index.
     pub(super) fn own_spans(&self, tensor: usize) -> impl Iterator<Item = Span> {
-        self.memory.iter().flatten().map(move |memory| Span {
-            start: memory.as_ptr().addr(),
-            bytes: memory.bytes(),
+        self.own.arrays().map(move |(start, bytes)| Span {
+            start: start.addr(),
+            bytes,
             tensor,
             what: What::State,
         })
     }
 
     /// Memory of the library's own again for a slot that had been given back, all zeros.
-    pub(super) fn take_back(&mut self, slot: usize) -> Result<()> {
-        if self.memory.get(slot).is_none_or(Option::is_some) {
-            return Ok(());
-        }
-        let bytes = self.slots.get(slot).map_or(0, |of| self.layout.slot_bytes(slot, of, self.len));
-        if bytes > 0 {
-            let out_of_memory = |bytes| Error::OutOfMemory { tensor: self.name.clone(), bytes };
-            let memory = StateMemory::zeroed(bytes, slot, self.width.is_some());
-            self.memory[slot] = Some(memory.map_err(out_of_memory)?);
-        }
-        Ok(())
+    pub(super) fn take_back(&mut self, slot: usize, arenas: &mut [Arena]) -> Result<()> {
+        if self.has_given_back(slot) { self.allocate(slot, arenas) } else { Ok(()) }
     }
 
     /// Gives back the memory of a slot.
-    pub(super) fn free(&mut self, slot: usize) {
-        if let Some(memory) = self.memory.get_mut(slot) {
-            *memory = None;
+    pub(super) fn free(&mut self, slot: usize, arenas: &mut [Arena]) {
+        if let Some(memory) = self.own.remove(slot) {
+            arenas[slot].give_back(memory);
         }
     }
 
     /// Gives back what only estimates need.
-    pub(super) fn free_statistics(&mut self) {
+    pub(super) fn free_statistics(&mut self, arenas: &mut [Arena]) {
         if self.width.is_some() {
             return; // a table's state is all needed
         }
         self.layout.statistics = false;
         for slot in 0..self.slots.len() {
             if self.slots[slot].role == Role::Statistic {
-                self.free(slot);
+                self.free(slot, arenas);
             }
         }
     }
@@ -215,7 +220,7 @@ impl Tensor {
             return Err(Error::StateOfCaller { tensor: self.name.clone() });
         }
         let nothing = ptr::without_provenance_mut(DType::F64.size());
-        Ok(self.memory[slot].as_ref().map_or(nothing, StateMemory::as_ptr))
+        Ok(if self.own.has(slot) { self.own.starts()[slot] } else { nothing })
     }
 
     pub(super) fn require_slot_dtype(&self, slot: usize, asked: DType) -> Result<()> {
