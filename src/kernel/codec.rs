@@ -448,5 +448,6 @@ pub(crate) fn magnitudes<S: Simd>(bits: Bits<S>, values: S::f32s) -> S::u32s {
 
 mod arrays;
 mod eight_bits;
+pub(crate) mod short;
 #[cfg(test)]
 mod tests;

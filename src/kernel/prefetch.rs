@@ -29,18 +29,24 @@ pub(crate) fn prefetch(line: *const u8) {
     let _ = line;
 }
 
-/// Asks for a row of 16 elements, not nearer than the second cache: the first has no room for what is
-/// worked on and what comes next.
+/// Asks for a cache line, not nearer than the second cache: the first has no room for what is worked on
+/// and what comes next.
 #[inline(always)]
-pub(crate) fn prefetch_row<E>(row: *const E) {
+pub(crate) fn prefetch_second(line: *const u8) {
     #[cfg(target_arch = "x86_64")]
-    for line in (0..ROW * size_of::<E>()).step_by(LINE) {
-        // SAFETY: a prefetch reads nothing that could be seen, whatever the address.
-        unsafe {
-            use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
-            _mm_prefetch::<_MM_HINT_T1>(row.cast::<i8>().wrapping_add(line));
-        }
+    // SAFETY: a prefetch reads nothing that could be seen, whatever the address.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T1>(line.cast());
     }
     #[cfg(not(target_arch = "x86_64"))]
-    let _ = row;
+    let _ = line;
+}
+
+/// The same of a row of 16 elements.
+#[inline(always)]
+pub(crate) fn prefetch_row<E>(row: *const E) {
+    for line in (0..ROW * size_of::<E>()).step_by(LINE) {
+        prefetch_second(row.cast::<u8>().wrapping_add(line));
+    }
 }

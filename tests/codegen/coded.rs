@@ -6,6 +6,7 @@ use crate::{adapts, dump, has};
 use dadapt::{Algorithm, Config, DType, Isa, Key, State};
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::ptr;
 
 /// A kernel, as its `with_simd` names it. The algorithm is the module in `src/algorithm`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -15,10 +16,15 @@ struct Coded {
     decay: String,
     pass: String,
     mode: String,
+    /// Whether parameter and gradient are bf16 beside a master copy, decoded in the loops.
+    pair: String,
 }
 
 /// How state is kept, by the numbers that `src/kernel/mode.rs` gives that: in full, in bf16, in 8 bits.
 const MODES: [&str; 3] = ["1", "2", "3"];
+
+/// Instructions of a loop whose origin is asked for.
+const ASKED: usize = 4;
 
 /// The passes that an algorithm has kernels with codecs for, by the bits of `src/algorithm/rule.rs`: all
 /// at once (23), all but the statistics, and the halves of a step that waits for the new `d`.
@@ -31,11 +37,11 @@ fn passes(algorithm: Algorithm) -> &'static [&'static str] {
 }
 
 impl Coded {
-    /// From `with_simd<dadapt::algorithm::adam::Adam, 8, 3, 2, 0, 23, 3, pulp::x86::v3::V3>`.
+    /// From `with_simd<dadapt::algorithm::adam::Adam, 8, 3, 2, 0, 23, 3, false, pulp::x86::v3::V3>`.
     fn from_frame(frame: &str) -> Option<Self> {
         let parameters = frame.strip_prefix("with_simd<")?.strip_suffix('>')?;
         let parameters: Vec<&str> = parameters.split(", ").collect();
-        let [rule, _, _, _, decay, pass, mode, simd] = parameters[..] else { return None };
+        let [rule, _, _, _, decay, pass, mode, pair, simd] = parameters[..] else { return None };
         let isa = match simd.rsplit("::").next()? {
             "V3" => Isa::Avx2,
             "V4" => Isa::Avx512,
@@ -47,6 +53,7 @@ impl Coded {
             decay: decay.into(),
             pass: pass.into(),
             mode: mode.into(),
+            pair: pair.into(),
         })
     }
 }
@@ -57,18 +64,24 @@ pub fn check(library: &Path, tools: &str, functions: &[Function], isas: &[Isa]) 
     let mut loops = Vec::new();
     for function in functions {
         for found in &function.loops {
-            let mut body = found.iter().map(|i| &function.instructions[*i]);
-            if let Some(arithmetic) = body.find(|instruction| any.is_arithmetic(instruction)) {
-                loops.push((function, found, arithmetic.address));
+            let body = found.iter().map(|i| &function.instructions[*i]);
+            // Of a single one the line table may not say where it comes from.
+            let arithmetic = body.filter(|instruction| any.is_arithmetic(instruction));
+            for instruction in arithmetic.take(ASKED) {
+                loops.push((function, found, instruction.address));
             }
         }
     }
     let addresses: Vec<u64> = loops.iter().map(|(.., address)| *address).collect();
     let mut kernels = BTreeMap::<Coded, usize>::new();
     let mut faults = Vec::new();
+    let mut last = None;
     for ((function, found, _), frames) in loops.iter().zip(frames(library, tools, &addresses)) {
         let kernel = frames.iter().find_map(|frame| Coded::from_frame(frame));
         let Some(kernel) = kernel.filter(|kernel| has(isas, kernel.isa)) else { continue };
+        if last.replace(ptr::from_ref(*found)) == Some(ptr::from_ref(*found)) {
+            continue;
+        }
         let isa = Isa::from_name(kernel.isa).expect("it comes from one");
         let machine = Machine { isa, dtype: DType::F32 };
         // Values wait for their rounding on the stack: which store is which is not asked.
@@ -81,8 +94,8 @@ pub fn check(library: &Path, tools: &str, functions: &[Function], isas: &[Isa]) 
         let count = kernels.entry(kernel.clone()).or_default();
         *count += 1;
         let name = format!(
-            "{}-coded-{}-decay{}-pass{}-mode{}-{count}",
-            kernel.isa, kernel.algorithm, kernel.decay, kernel.pass, kernel.mode
+            "{}-coded-{}-decay{}-pass{}-mode{}-pair{}-{count}",
+            kernel.isa, kernel.algorithm, kernel.decay, kernel.pass, kernel.mode, kernel.pair
         );
         dump(&name, &body);
         for (fault, instructions) in machine.codec_faults(&body).0 {
@@ -100,14 +113,17 @@ pub fn check(library: &Path, tools: &str, functions: &[Function], isas: &[Isa]) 
                 for pass in passes(*algorithm) {
                     // Without statistics, compact state is bf16's twin.
                     let twin = if ["20", "22"].contains(pass) && *mode == "2" { "4" } else { mode };
-                    let is = |k: &&Coded| {
-                        (k.isa, k.algorithm.as_str(), k.pass.as_str())
-                            == (isa.name(), module, *pass)
-                            && [*mode, twin].contains(&k.mode.as_str())
-                    };
-                    if !kernels.keys().any(|kernel| is(&kernel)) {
-                        let what = format!("no loop over rows of pass {pass}, mode {mode}");
-                        faults.push(format!("{isa} {module}: {what}"));
+                    let paired = ["22", "23"].contains(pass) && *mode != "3";
+                    for pair in ["false", "true"].iter().take(1 + usize::from(paired)) {
+                        let is = |k: &Coded| {
+                            (k.isa, k.algorithm.as_str(), k.pass.as_str(), k.pair.as_str())
+                                == (isa.name(), module, *pass, *pair)
+                                && [*mode, twin].contains(&k.mode.as_str())
+                        };
+                        if !kernels.keys().any(is) {
+                            let what = format!("of pass {pass}, mode {mode}, pair {pair}");
+                            faults.push(format!("{isa} {module}: no loop over rows {what}"));
+                        }
                     }
                 }
             }

@@ -32,6 +32,12 @@ const MODES: [Mode; 8] = [
     mode(DType::F16, DType::F16, State::Q8, &[(Key::SliceP, 3.0), (Key::Momentum, 0.9)]),
 ];
 
+/// Bf16 beside a master copy, which kernels of their own decode.
+const PAIRS: [Mode; 2] = [
+    mode(DType::Bf16, DType::Bf16, State::Full, &[(Key::WeightDecay, 0.01), (Key::Decouple, 1.0)]),
+    mode(DType::Bf16, DType::Bf16, State::Bf16, &[(Key::WeightDecay, 0.01), (Key::Momentum, 0.9)]),
+];
+
 /// A number in whose memory arrays of any type are kept, aligned to all of them.
 type Word = u64;
 
@@ -193,7 +199,7 @@ fn in_parts(algorithm: Algorithm) -> bool {
 fn instruction_sets_and_owners_give_the_same_bits() {
     let data = Data::new(&[1, 15, 257, 1023, 1025, 4095, 4097], 12);
     for &algorithm in Algorithm::ALL {
-        for (number, mode) in MODES.iter().enumerate() {
+        for (number, mode) in MODES.iter().chain(&PAIRS).enumerate() {
             let expected = data.run(algorithm, mode, PLAINLY);
             each_isa(|isa| {
                 let plainly = How { isa, ..PLAINLY };
@@ -218,7 +224,7 @@ fn instruction_sets_and_owners_give_the_same_bits() {
 fn threads_give_the_same_bits() {
     let data = Data::new(&[4097, scaled_len(140_001, 9000), 35], 5);
     for &algorithm in Algorithm::ALL {
-        for (number, mode) in MODES.iter().enumerate() {
+        for (number, mode) in MODES.iter().chain(&PAIRS).enumerate() {
             each_isa(|isa| {
                 if isa == Isa::Scalar && number != 1 {
                     return;
@@ -407,6 +413,77 @@ fn a_changed_parameter_takes_its_master_copy_along() {
         assert!((after - from).abs() < 1e-2, "{i}: from {from} to {after}");
         assert_eq!(p[i].to_f64(), bf16::from_f64(*after).to_f64(), "{i}");
     }
+}
+
+/// Bf16 parameters follow the master copy, rounded to nearest, to the ends of their range and beyond it,
+/// and are taken over wherever they are not that.
+#[test]
+fn bf16_follows_its_master_copy_wherever_that_goes() {
+    let values = |optimizer: &Optimizer, id| -> Vec<f32> {
+        optimizer.state::<f32>(id, "master").unwrap().to_vec()
+    };
+    let even = bf16::from_bits(0x3f80);
+    let odd = bf16::from_bits(0x3f81);
+    each_isa(|isa| {
+        let mut config = config(Algorithm::PlainSgd, isa);
+        config.set(Key::Lr, 1.0).unwrap().set(Key::Momentum, 0.9).unwrap();
+        config.set(Key::NonFinite, NonFinite::Propagate).unwrap();
+        let mut optimizer = Optimizer::new(&config).unwrap();
+        let id = optimizer.add_tensor(GroupId::FIRST, "w", bf16::DTYPE, LEN).unwrap();
+        let kinds = [0x0000, 0x8000, 0x0001, 0x3f80, 0xbf81, 0x7f7f, 0xff7f, 0x0080];
+        let mut p: Vec<bf16> = (0..LEN).map(|i| bf16::from_bits(kinds[i % 8])).collect();
+        let mut g: Vec<bf16> =
+            (0..LEN).map(|i| bf16::from_f64((i as f64 - 700.0) * 2e-6)).collect();
+        let step = |optimizer: &mut Optimizer, p: &mut [bf16], g: &[bf16]| {
+            let report = optimizer.step(&mut [TensorStep::new(id, p, g)]).unwrap();
+            let mut infinite = 0;
+            for (i, (p, master)) in p.iter().zip(values(optimizer, id)).enumerate() {
+                let rounded = bf16::from_f32(master);
+                let same = p.to_bits() == rounded.to_bits() || p.is_nan() && rounded.is_nan();
+                assert!(same, "{isa} {i}: {p:?} of {master:e}");
+                infinite += u64::from(master.is_finite() && p.is_infinite());
+            }
+            assert_eq!(report.overflows, infinite, "{isa}");
+            infinite
+        };
+        for _ in 0..3 {
+            assert_eq!(step(&mut optimizer, &mut p, &g), 0, "{isa}");
+        }
+        // Finite in f32, and above what rounds to a finite number in bf16: where `kinds` has the largest.
+        for i in [5, 6, 1005, 1006] {
+            g[i] = bf16::from_f32(if i % 8 == 5 { -1e36 } else { 1e36 });
+        }
+        (g[300], g[301], g[302]) = (bf16::NAN, bf16::INFINITY, bf16::NEG_INFINITY);
+        assert_eq!(step(&mut optimizer, &mut p, &g), 4, "{isa}");
+        assert!(p[300].is_nan() && p[301].is_infinite() && p[302].is_infinite(), "{isa}");
+
+        // Somebody changes parameters, and the master copy beneath others; nothing moves.
+        g.fill(bf16::ZERO);
+        optimizer.state_mut::<f32>(id, "momentum_buffer").unwrap().fill(0.0);
+        let masters = [
+            (16, even, even.to_f32().to_bits() + 0x8000, even.to_f32().to_bits() + 0x8000),
+            (17, odd, odd.to_f32().to_bits() + 0x8000, odd.to_f32().to_bits()),
+            (18, odd, odd.to_f32().to_bits() - 0x7fff, odd.to_f32().to_bits() - 0x7fff),
+            (19, bf16::ZERO, u32::MAX, 0),
+            (20, bf16::ONE, f32::NAN.to_bits(), f32::to_bits(1.0)),
+            (21, bf16::NAN, f32::to_bits(1.0), f32::NAN.to_bits()),
+            (22, bf16::INFINITY, f32::MAX.to_bits(), f32::MAX.to_bits()),
+            (23, bf16::MAX, f32::MAX.to_bits(), bf16::MAX.to_f32().to_bits()),
+            (25, bf16::NEG_ONE, f32::to_bits(1.0), f32::to_bits(-1.0)),
+            (26, bf16::ZERO, f32::to_bits(-0.0), 0),
+            (24, bf16::NEG_ZERO, f32::to_bits(-1e-45), f32::to_bits(-1e-45)),
+        ];
+        for (i, parameter, master, _) in masters {
+            p[i] = parameter;
+            optimizer.state_mut::<f32>(id, "master").unwrap()[i] = f32::from_bits(master);
+        }
+        step(&mut optimizer, &mut p, &g);
+        for (i, parameter, master, adopted) in masters {
+            let (found, adopted) = (values(&optimizer, id)[i], f32::from_bits(adopted));
+            let same = found.to_bits() == adopted.to_bits() || found.is_nan() && adopted.is_nan();
+            assert!(same, "{isa} {i}: {found:e} of {parameter:?} and {master:#x}");
+        }
+    });
 }
 
 #[test]

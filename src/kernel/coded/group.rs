@@ -1,0 +1,489 @@
+//! A kernel with codecs: groups of 256 elements, one after the other.
+//!
+//! Registers are decoded as they are loaded and encoded as they are stored: codecs take the ports that
+//! idle while the lane function divides. 8-bit state has an exponent for a group, which is known when
+//! all of it is computed, and a parameter that moves by state moves by what that has been rounded to. So a
+//! first loop over a group computes and leaves state that is to be rounded in the first cache, and a
+//! second one rounds it and moves the parameter where that had to wait.
+
+// Loops over arrays and registers index several at once; an iterator over one of them hides that. None is filtered:
+// LLVM does not always unroll that.
+#![allow(clippy::needless_range_loop)]
+
+use super::buffers::{Group, Scratch};
+use crate::algorithm::{self, Cell, Rule, pass};
+use crate::dtype::DType;
+use crate::kernel::bits::Bits;
+use crate::kernel::codec::{Format, GROUP, Scale, elements, magnitudes, masked, noise_at, short};
+use crate::kernel::coeffs::{Aligned, Coeffs, kept_coeffs};
+use crate::kernel::isa::Token;
+use crate::kernel::kept::{Coded, Kept, adopt, decoded};
+use crate::kernel::lanes::{Lanes, ROW};
+use crate::kernel::mode::{self, dtype_of, may_round};
+use crate::kernel::prefetch::{AHEAD, prefetch, prefetch_second};
+use crate::kernel::rounding::{HALF, Key, Noise, PARAMETER};
+use crate::kernel::sums::{RUN, Wide, fold, widen};
+use pulp::{Simd, WithSimd};
+use std::marker::PhantomData;
+use std::mem::MaybeUninit;
+use std::{ptr, slice};
+
+/// A block of one algorithm, kind of decay, pass and mode, yet to meet an instruction set.
+pub(super) struct CodedKernel<
+    'a,
+    R,
+    const COEFFS: usize,
+    const SLOTS: usize,
+    const SUMS: usize,
+    const DECAY: u8,
+    const PASS: u8,
+    const MODE: u8,
+    const PAIR: bool,
+> {
+    pub(super) token: Token,
+    pub(super) coeffs: [f32; COEFFS],
+    pub(super) arrays: &'a Coded,
+    pub(super) len: usize,
+    pub(super) rule: PhantomData<R>,
+}
+
+impl<
+    R,
+    const COEFFS: usize,
+    const SLOTS: usize,
+    const SUMS: usize,
+    const DECAY: u8,
+    const PASS: u8,
+    const MODE: u8,
+    const PAIR: bool,
+> CodedKernel<'_, R, COEFFS, SLOTS, SUMS, DECAY, PASS, MODE, PAIR>
+where
+    R: Rule<COEFFS, SLOTS, SUMS>,
+{
+    /// Whether a slot is kept in a type that holds what it is a copy of.
+    #[inline(always)]
+    fn is_exact(slot: usize) -> bool {
+        !may_round::<R, COEFFS, SLOTS, SUMS>(slot)
+    }
+
+    /// How a slot is kept that is not.
+    #[inline(always)]
+    fn format(slot: usize) -> Format {
+        let unsigned = matches!(R::STATE[slot].kept, algorithm::Kept::Unsigned);
+        Format::new(dtype_of(MODE, R::STATE[slot].role), unsigned)
+    }
+
+    /// Whether a slot is kept rounded, and so decoded as it is loaded.
+    #[inline(always)]
+    fn is_rounded(slot: usize) -> bool {
+        !Self::is_exact(slot) && Self::format(slot).dtype != DType::F32
+    }
+
+    #[inline(always)]
+    fn reads(slot: usize) -> bool {
+        R::STATE[slot].is_read(PASS)
+    }
+
+    #[inline(always)]
+    fn writes(slot: usize) -> bool {
+        R::STATE[slot].is_written(PASS)
+    }
+
+    /// Whether a slot is rounded, in the second loop.
+    #[inline(always)]
+    fn rounds(slot: usize) -> bool {
+        Self::is_rounded(slot) && Self::writes(slot)
+    }
+
+    /// Whether any slot is.
+    #[inline(always)]
+    fn rounds_any() -> bool {
+        (0..SLOTS).any(Self::rounds)
+    }
+
+    /// Whether the parameter moves.
+    #[inline(always)]
+    fn moves() -> bool {
+        PASS & pass::PARAMETER != 0
+    }
+
+    /// Whether it does so in the second loop, by state as it is kept.
+    #[inline(always)]
+    fn waits() -> bool {
+        R::MOVES_BY_STATE && MODE != mode::FULL && Self::moves() && PASS & pass::STATE != 0
+    }
+
+    /// The parameter that follows the master copy.
+    #[inline(always)]
+    fn copy(&self) -> Kept {
+        self.arrays.copy.expect("a pair has a master copy").0
+    }
+
+    /// The lane function, with the parameter or without it.
+    #[inline(always)]
+    fn lane<S: Simd>(
+        lanes: Lanes<S, f32>,
+        coeffs: &Coeffs<S::f32s, COEFFS>,
+        g: S::f32s,
+        cell: Cell<f32, S, SLOTS>,
+        sums: [S::f32s; SUMS],
+    ) -> (Cell<f32, S, SLOTS>, [S::f32s; SUMS]) {
+        let coeffs = &coeffs.get();
+        if !Self::waits() {
+            R::lane::<S, f32, DECAY, PASS>(lanes, coeffs, g, cell, sums)
+        } else if PASS & pass::SUMS != 0 {
+            R::lane::<S, f32, DECAY, { pass::ADVANCE }>(lanes, coeffs, g, cell, sums)
+        } else {
+            R::lane::<S, f32, DECAY, { pass::ADVANCE & !pass::SUMS }>(lanes, coeffs, g, cell, sums)
+        }
+    }
+
+    /// The group from an element on, decoded where the loops are not to.
+    ///
+    /// # Safety
+    /// As [`CodedFn`], of the block's arrays; of all that follows too.
+    #[inline(always)]
+    unsafe fn open(&self, start: usize, scratch: &mut Scratch<SLOTS>) -> Group<SLOTS> {
+        let Coded { p, g, state: kept, noise: (step, first), .. } = self.arrays;
+        let len = GROUP.min(self.len - start);
+        let mut computed = [ptr::null_mut::<f32>(); SLOTS];
+        let mut codes = [ptr::null_mut::<u8>(); SLOTS];
+        let mut scales = [Scale::NONE; SLOTS];
+        // SAFETY: this function's own contract: each group has an exponent.
+        unsafe {
+            let mut short = [ptr::null_mut(); 2];
+            if PAIR {
+                short = [self.copy().place(start).codes, g.place(start).codes];
+            } else {
+                adopt(self.token, self.arrays, start, len);
+            }
+            let p = decoded(self.token, p, start, &mut scratch.p[..len]);
+            // A parameter that moves by its state alone needs no gradient.
+            let g = if PASS == pass::MOVE || PAIR {
+                p
+            } else {
+                decoded(self.token, g, start, &mut scratch.g[..len])
+            };
+            for slot in 0..SLOTS {
+                if !Self::reads(slot) {
+                    continue;
+                }
+                let (values, place) = (&mut scratch.state[slot][..len], kept[slot].place(start));
+                computed[slot] = values.as_mut_ptr();
+                codes[slot] = place.codes;
+                if Self::is_exact(slot) {
+                    computed[slot] = decoded(self.token, &kept[slot], start, values);
+                } else if Self::format(slot).is_grouped() {
+                    scales[slot] = Self::format(slot).scale(*place.exponents);
+                } else if Self::format(slot).dtype == DType::F32 {
+                    computed[slot] = place.codes.cast();
+                }
+            }
+            let key = Key::new(*step, first + start / GROUP);
+            Group { start, len, key, p, g, short, computed, codes, scales }
+        }
+    }
+
+    /// Asks for a row of what lies ahead in an array.
+    #[inline(always)]
+    fn ask(array: *const u8, row: usize, size: usize) {
+        let line = array.wrapping_add((row + AHEAD) * size);
+        // State in full, of twice to four times the bytes, would drive out of the first cache what is
+        // worked on.
+        if MODE == mode::FULL { prefetch_second(line) } else { prefetch(line) }
+    }
+
+    /// The first loop: computes, adds to the sums, and finds the largest magnitudes of 8-bit state.
+    ///
+    /// # Safety
+    /// As [`open`](Self::open).
+    #[inline(always)]
+    unsafe fn compute<S: Simd>(
+        lanes: Lanes<S, f32>,
+        bits: Bits<S>,
+        coeffs: &Coeffs<S::f32s, COEFFS>,
+        group: &Group<SLOTS>,
+        (run, special): (&mut [[S::f32s; ROW]; SUMS], &mut S::u32s),
+    ) -> [S::u32s; SLOTS] {
+        let Group { len, p, g, short: [copy, short_g], computed, codes, scales, .. } = *group;
+        let mut largest = [bits.splat(0); SLOTS];
+        for row in (0..len).step_by(ROW) {
+            Self::ask(p.cast(), row, 4);
+            if PAIR {
+                Self::ask(copy, row, 2);
+                Self::ask(short_g, row, 2);
+            } else if PASS != pass::MOVE {
+                Self::ask(g.cast(), row, 4);
+            }
+            for slot in 0..SLOTS {
+                if Self::reads(slot) {
+                    let exact = Self::is_exact(slot);
+                    let size = if exact { 4 } else { Self::format(slot).dtype.size() };
+                    Self::ask(codes[slot], row, size);
+                }
+            }
+            for register in 0..Lanes::<S, f32>::PER_ROW {
+                let at = row + register * Lanes::<S, f32>::LEN;
+                // SAFETY: this function's own contract.
+                unsafe {
+                    let mut x = lanes.load(p.wrapping_add(at));
+                    if PAIR {
+                        x = short::adopt(bits, x, (copy, at));
+                        if Self::waits() {
+                            lanes.store(p.wrapping_add(at), x);
+                        }
+                    }
+                    let mut state = [x; SLOTS];
+                    for slot in 0..SLOTS {
+                        if !Self::reads(slot) {
+                            continue;
+                        }
+                        state[slot] = if Self::is_rounded(slot) {
+                            let (format, kind) = (Self::format(slot), R::STATE[slot].kept);
+                            format.load(bits, kind, (codes[slot], at), scales[slot])
+                        } else {
+                            lanes.load(computed[slot].wrapping_add(at))
+                        };
+                    }
+                    let mut sums = [x; SUMS];
+                    for sum in 0..SUMS {
+                        sums[sum] = run[sum][register];
+                    }
+                    let gradient = Self::gradient(lanes, bits, group, at);
+                    let ((x, state), sums) = Self::lane(lanes, coeffs, gradient, (x, state), sums);
+                    for sum in 0..SUMS {
+                        run[sum][register] = sums[sum];
+                    }
+                    if Self::moves() && !Self::waits() {
+                        lanes.store(p.wrapping_add(at), x);
+                        if PAIR {
+                            *special = bits.max_of(*special, short::round(bits, x, (copy, at)));
+                        }
+                    }
+                    for slot in 0..SLOTS {
+                        if !Self::writes(slot) {
+                            continue;
+                        }
+                        let (format, mut x) = (Self::format(slot), state[slot]);
+                        if Self::rounds(slot) && format.saturates(R::STATE[slot].saturates) {
+                            x = format.saturated(bits, x);
+                        }
+                        if Self::rounds(slot) && format.is_grouped() {
+                            // What has no sign is its magnitude, and NaN is above all.
+                            let size =
+                                if format.unsigned { bits.of(x) } else { magnitudes(bits, x) };
+                            largest[slot] = bits.max_of(largest[slot], size);
+                        }
+                        lanes.store(computed[slot].wrapping_add(at), x);
+                    }
+                }
+            }
+        }
+        largest
+    }
+
+    /// The second loop: rounds what has been computed, and moves the parameter by it where that waits.
+    ///
+    /// # Safety
+    /// As [`open`](Self::open).
+    #[inline(always)]
+    unsafe fn round<S: Simd>(
+        &self,
+        lanes: Lanes<S, f32>,
+        bits: Bits<S>,
+        coeffs: &Coeffs<S::f32s, COEFFS>,
+        group: &Group<SLOTS>,
+        (largest, noise, special): ([S::u32s; SLOTS], &mut Noise, &mut S::u32s),
+    ) {
+        let Group { start, len, key, p, short: [copy, _], computed, codes, mut scales, .. } =
+            *group;
+        key.fill(noise);
+        let (mut masks, mut not_finite) = ([0; SLOTS], false);
+        for slot in 0..SLOTS {
+            if !Self::rounds(slot) {
+                continue;
+            }
+            masks[slot] = key.mask(slot);
+            let format = Self::format(slot);
+            if format.is_grouped() {
+                let largest = elements(bits, largest[slot]).into_iter().fold(0, u32::max);
+                let to = self.arrays.state[slot].place(start).exponents;
+                // SAFETY: this function's own contract: each group has an exponent.
+                let scale = unsafe { format.set_exponent(largest, (computed[slot], len), to) };
+                not_finite |= scale.is_none() && R::STATE[slot].is_read(pass::MOVE);
+                scales[slot] = scale.unwrap_or(Scale::NONE);
+            }
+        }
+        // Each half apart, whose noise is where that in its words is.
+        for half in (0..len).step_by(HALF) {
+            for at in (half..len.min(half + HALF)).step_by(Lanes::<S, f32>::LEN) {
+                let rounding = noise_at(bits, noise, (half / HALF, at - half));
+                // SAFETY: this function's own contract.
+                unsafe {
+                    let mut state = [lanes.splat(0.0); SLOTS];
+                    for slot in 0..SLOTS {
+                        let needed = Self::waits()
+                            && Self::reads(slot)
+                            && R::STATE[slot].is_read(pass::MOVE);
+                        if !Self::rounds(slot) && !needed {
+                            continue;
+                        }
+                        let x = lanes.load(computed[slot].wrapping_add(at));
+                        state[slot] = if Self::rounds(slot) {
+                            let (format, kind) = (Self::format(slot), R::STATE[slot].kept);
+                            let rounding = masked(bits, rounding, masks[slot]);
+                            let to = (codes[slot], at);
+                            format.store(bits, kind, to, x, (scales[slot], rounding))
+                        } else {
+                            x
+                        };
+                    }
+                    if Self::waits() {
+                        let x = lanes.load(p.wrapping_add(at));
+                        let gradient = Self::gradient(lanes, bits, group, at);
+                        let ((x, _), _) = R::lane::<S, f32, DECAY, { pass::MOVE }>(
+                            lanes,
+                            &coeffs.get(),
+                            gradient,
+                            (x, state),
+                            [lanes.splat(0.0); SUMS],
+                        );
+                        lanes.store(p.wrapping_add(at), x);
+                        if PAIR {
+                            *special = bits.max_of(*special, short::round(bits, x, (copy, at)));
+                        }
+                    }
+                }
+            }
+        }
+        if Self::waits() && not_finite {
+            // By state that says NaN of all.
+            // SAFETY: this function's own contract.
+            let p = unsafe { slice::from_raw_parts_mut(p, len) };
+            p.fill(f32::NAN);
+            if PAIR {
+                *special = bits.splat(u32::MAX);
+            }
+        }
+    }
+
+    /// A register of the gradient.
+    ///
+    /// # Safety
+    /// As [`open`](Self::open).
+    #[inline(always)]
+    unsafe fn gradient<S: Simd>(
+        lanes: Lanes<S, f32>,
+        bits: Bits<S>,
+        group: &Group<SLOTS>,
+        at: usize,
+    ) -> S::f32s {
+        // SAFETY: this function's own contract.
+        unsafe {
+            if PAIR {
+                short::load(bits, (group.short[1], at))
+            } else {
+                lanes.load(group.g.wrapping_add(at))
+            }
+        }
+    }
+
+    /// Puts back what the loops had decoded for them: how many parameters have become infinite.
+    ///
+    /// # Safety
+    /// As [`open`](Self::open).
+    #[inline(always)]
+    unsafe fn close(&self, group: &Group<SLOTS>) -> u64 {
+        let Group { start, len, p, computed, codes, .. } = *group;
+        let Coded { p: p_kept, copy, state: kept, noise: (step, first), .. } = self.arrays;
+        let noise = (*step, first + start / GROUP, PARAMETER);
+        // SAFETY: this function's own contract: what has been computed is there.
+        unsafe {
+            for slot in 0..SLOTS {
+                if !Self::is_exact(slot) {
+                    continue;
+                }
+                if Self::writes(slot) && !kept[slot].is_plain() {
+                    // What it is a copy of is of its type.
+                    let values = slice::from_raw_parts_mut(computed[slot], len);
+                    kept[slot].format.round_all(self.token, values, codes[slot], None);
+                }
+            }
+            if !Self::moves() || PAIR {
+                return 0;
+            }
+            let p = slice::from_raw_parts_mut(p, len);
+            if let Some((copy, _)) = copy {
+                copy.format.round_all(self.token, p, copy.place(start).codes, None)
+            } else if !p_kept.is_plain() {
+                p_kept.format.round_all(self.token, p, p_kept.place(start).codes, Some(noise))
+            } else {
+                0
+            }
+        }
+    }
+}
+
+impl<
+    R,
+    const COEFFS: usize,
+    const SLOTS: usize,
+    const SUMS: usize,
+    const DECAY: u8,
+    const PASS: u8,
+    const MODE: u8,
+    const PAIR: bool,
+> WithSimd for CodedKernel<'_, R, COEFFS, SLOTS, SUMS, DECAY, PASS, MODE, PAIR>
+where
+    R: Rule<COEFFS, SLOTS, SUMS>,
+{
+    type Output = ([f64; SUMS], u64);
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) -> Self::Output {
+        let (lanes, bits) = (Lanes::<S, f32>::new(simd), Bits(simd));
+        let zero = lanes.splat(0.0);
+        let mut coeffs = Aligned([zero; COEFFS]);
+        for i in 0..COEFFS {
+            coeffs.0[i] = lanes.splat(self.coeffs[i]);
+        }
+        let coeffs = Coeffs::new(&coeffs, kept_coeffs::<S, f32>(COEFFS, SUMS));
+        let mut scratch = MaybeUninit::<Scratch<SLOTS>>::zeroed();
+        // SAFETY: zeros are numbers.
+        let scratch = unsafe { scratch.assume_init_mut() };
+        let mut wide: [Wide; SUMS] = [[0.0; ROW]; SUMS];
+        let mut run = [[zero; ROW]; SUMS];
+        let (mut lost, mut special) = (0, bits.splat(0));
+        for start in (0..self.len).step_by(GROUP) {
+            // SAFETY: `CodedFn`'s contract.
+            unsafe {
+                let group = self.open(start, scratch);
+                let largest = Self::compute(lanes, bits, &coeffs, &group, (&mut run, &mut special));
+                if Self::rounds_any() {
+                    let rest = (largest, &mut scratch.noise, &mut special);
+                    self.round(lanes, bits, &coeffs, &group, rest);
+                }
+                lost += self.close(&group);
+            }
+            let is_run = (start + GROUP).is_multiple_of(RUN * ROW) || start + GROUP >= self.len;
+            if is_run && PASS & pass::SUMS != 0 {
+                for sum in 0..SUMS {
+                    widen::<S, f32>(&run[sum], &mut wide[sum]);
+                    run[sum] = [zero; ROW];
+                }
+            }
+        }
+        let mut sums = [0.0; SUMS];
+        for sum in 0..SUMS {
+            sums[sum] = fold(&wide[sum]);
+        }
+        if PAIR && elements(bits, special).into_iter().any(|x| x >= short::SPECIAL) {
+            // SAFETY: `CodedFn`'s contract.
+            lost = unsafe {
+                let p = slice::from_raw_parts_mut(self.arrays.p.place.codes.cast(), self.len);
+                short::FORMAT.round_all(self.token, p, self.copy().place.codes, None)
+            };
+        }
+        (sums, lost)
+    }
+}
