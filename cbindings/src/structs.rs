@@ -87,17 +87,17 @@ unsafe fn read_other_version(
     }
 }
 
-/// Notes what the descriptor at `start` describes; fields that its version lacks are 0.
+/// Hands on what the descriptor at `start` describes; fields that its version lacks are 0.
 ///
 /// # Safety
-/// `start` points to `size` bytes that C wrote, aligned or not. Its arrays are as the step asks for
-/// which it is.
+/// `start` points to `size` bytes that C wrote, aligned or not, and the arrays are as the step that it is
+/// for asks.
 #[inline(always)]
 unsafe fn read_tensor(
     optimizer: &Optimizer,
     (start, size): (*const u8, usize),
     place: Place,
-    to: &mut Vec<TensorStep<'static, 'static>>,
+    to: impl FnOnce(TensorStep<'static, 'static>),
 ) -> Outcome {
     let other;
     let tensor: *const dadapt_tensor = if size == size_of::<dadapt_tensor>() {
@@ -152,7 +152,7 @@ unsafe fn read_tensor(
     let (rows, row_count) = (given!(rows), given!(row_count));
     let index = match given!(row_type) {
         0 if row_count == 0 && rows.is_null() => {
-            to.push(step);
+            to(step);
             return Ok(());
         }
         DADAPT_INDEX_U32 => Index::U32,
@@ -164,7 +164,7 @@ unsafe fn read_tensor(
         }
     };
     // SAFETY: this function's contract.
-    to.push(unsafe { step.with_raw_rows(rows.cast(), row_count, index) });
+    to(unsafe { step.with_raw_rows(rows.cast(), row_count, index) });
     Ok(())
 }
 
@@ -212,7 +212,7 @@ impl Descriptors {
                 return Err(bad_size(place, size, &expected));
             }
             // SAFETY: this function's contract.
-            unsafe { read_tensor(optimizer, (start, size), place, to)? };
+            unsafe { read_tensor(optimizer, (start, size), place, |step| to.push(step))? };
         }
         Ok(())
     }
@@ -234,9 +234,9 @@ pub(crate) unsafe fn read_one(
     // SAFETY: this function's contract.
     unsafe {
         let size = tensor_size(start, place)?;
-        let mut one = Vec::with_capacity(1);
-        read_tensor(optimizer, (start, size), place, &mut one)?;
-        Ok(one.pop().expect("it was read"))
+        let mut one = None;
+        read_tensor(optimizer, (start, size), place, |step| one = Some(step))?;
+        Ok(one.expect("it was read"))
     }
 }
 

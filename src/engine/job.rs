@@ -30,12 +30,12 @@ pub(crate) struct Formats {
 }
 
 impl Formats {
-    /// Whether some array is not of that type.
+    /// Whether some array is not of the type that lane functions compute in, `copy` included.
     #[inline]
-    pub(crate) fn differ_from(&self, dtype: DType) -> bool {
+    pub(crate) fn are_coded(&self, dtype: DType, copy: Option<(*mut u8, DType)>) -> bool {
         // Without branches: it is asked of every tensor in every step.
         let rounded = self.state.iter().fold(false, |any, format| any | (format.dtype != dtype));
-        (self.p != dtype) | (self.g != dtype) | rounded
+        copy.is_some() | (self.p != dtype) | (self.g != dtype) | rounded
     }
 }
 
@@ -66,7 +66,7 @@ pub(crate) struct Job {
     /// The slot that holds nothing but zeros and has no memory.
     pub(crate) zeros: Option<usize>,
     pub(crate) gradient: Gradient,
-    /// Whether some array is not of the type that lane functions compute in.
+    /// As [`Formats::are_coded`] says.
     pub(crate) is_coded: bool,
     /// Blocks of the jobs before this one; counted by `Jobs::push`.
     pub(crate) blocks_before: usize,
@@ -112,7 +112,7 @@ impl Job {
         // SAFETY: this function's own contract.
         unsafe { decode(token, (self.formats.g, self.dtype), g, self.len, to) };
         self.formats.g = self.dtype;
-        self.is_coded = self.copy.is_some() | self.formats.differ_from(self.dtype);
+        self.is_coded = self.formats.are_coded(self.dtype, self.copy);
         self.gradient = Gradient::KeptIn(slot);
     }
 

@@ -64,10 +64,13 @@ impl<'a> Batch<'a> {
         next: Option<&'a Job>,
     ) -> u64 {
         let plan = &self.sweep.plans[job.plan];
-        let parts = (0..len).step_by(BLOCK).map(|at| (start + at, BLOCK.min(len - at)));
+        let parts = (0..len).step_by(BLOCK).map(|at| {
+            let part = BLOCK.min(len - at);
+            (start + at, part, next.filter(|_| at + part == len))
+        });
         if !plan.is_plain(job) {
             // SAFETY: this function's own contract.
-            return parts.map(|part| unsafe { self.run_coded(plan, job, part, next) }).sum();
+            return parts.map(|part| unsafe { self.run_coded(plan, job, part) }).sum();
         }
         if self.of != (job.plan, job.first) {
             // SAFETY: `push` was promised what `run` asks for.
@@ -76,15 +79,14 @@ impl<'a> Batch<'a> {
         }
         // What a first step sets up is to be in the cache when it is swept.
         let most = if job.first { 1 } else { most_blocks(job.dtype.size()) };
-        let next = next.filter(|next| !next.is_coded && next.dtype == job.dtype);
-        for (at, len_of) in parts {
-            let next = next.filter(|_| at + len_of == start + len);
+        for (at, len, next) in parts {
+            let next = next.filter(|next| !next.is_coded && next.dtype == job.dtype);
             let ahead = next.map(|next| Ahead { streams: &next.streams, len: next.len });
             let mut streams = job.at(at, self.sweep.slots);
             if job.gradient == Gradient::Zero {
                 streams.g = ZEROS.as_ptr();
             }
-            self.blocks[self.len] = Block { streams, len: len_of, ahead };
+            self.blocks[self.len] = Block { streams, len, ahead };
             self.len += 1;
             if self.len == most {
                 // SAFETY: as above.
@@ -122,10 +124,9 @@ impl<'a> Batch<'a> {
         &mut self,
         plan: &Plan,
         job: &Job,
-        (start, len): (usize, usize),
-        next: Option<&Job>,
+        (start, len, next): (usize, usize, Option<&Job>),
     ) -> u64 {
-        if let Some(next) = next.filter(|_| start + len == job.len) {
+        if let Some(next) = next {
             next.prefetch();
         }
         let block = JobBlock { sweep: self.sweep, plan, job, start, len };

@@ -17,14 +17,15 @@ use std::mem::MaybeUninit;
 use std::ops::Range;
 use std::ptr;
 
-/// Sweeps up to [`most_blocks`] blocks and writes the sums of each.
+/// Sweeps blocks, one at least and up to [`most_blocks`], and writes the sums of each, for which there is
+/// room.
 ///
 /// Where `first`, the state is set up before, whatever it holds.
 ///
 /// # Safety
 /// Every array of a block that the plan's pass reads holds `len` elements of the kernel's type;
-/// those other than `g` may be written by nobody else, and none overlaps another. State may hold
-/// anything where `first`.
+/// those other than `g` and [`ZEROS`] are used by nobody else, and none of them overlaps another. State
+/// may hold anything where `first`.
 pub(crate) type SweepFn = unsafe fn(Token, &GroupPlan, &[Block<'_>], bool, &mut [Partial]);
 
 /// The same of a single block.
@@ -81,6 +82,8 @@ unsafe fn sweep<E, R, const COEFFS: usize, const SLOTS: usize, const SUMS: usize
     E: LaneElement,
     R: Rule<COEFFS, SLOTS, SUMS>,
 {
+    debug_assert!((1..=most_blocks(size_of::<E>())).contains(&blocks.len()));
+    debug_assert!(sums.len() >= blocks.len());
     if first {
         for block in blocks {
             let arrays = Arrays::<E, SLOTS>::of(&block.streams);

@@ -140,7 +140,7 @@ impl Optimizer {
             zeros: self.descriptor.copy_of_start.filter(|_| tensor.started_at_zero),
             gradient: Gradient::Given,
             plan: 0, // until there are plans
-            is_coded: copy.is_some() | formats.differ_from(dtype),
+            is_coded: formats.are_coded(dtype, copy),
             blocks_before,
         };
         // SAFETY: `check_arrays` made sure of lengths, types and alignment; the rest is this

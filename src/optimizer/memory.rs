@@ -86,9 +86,11 @@ pub(super) struct Arena {
 struct Chunk {
     start: NonNull<u8>,
     size: usize,
-    /// Bytes from the start on that arrays have, and that are in huge pages.
+    /// Bytes from the start on that arrays have had, and that are in huge pages.
     taken: usize,
     huge: usize,
+    /// Bytes of arrays that have not been given back.
+    live: usize,
 }
 
 // SAFETY: it owns its memory, as a `Vec<u8>` does.
@@ -110,23 +112,30 @@ impl Arena {
 
     /// A zeroed array; as an error, the bytes that cannot be had.
     ///
-    /// On Linux it is not touched yet: the threads of the first step do that. Huge pages are asked for
-    /// as arrays fill them; with `scattered` access, where every first touch would fill one, they
-    /// are not.
+    /// On Linux it is not touched yet, but where it had been given back: the threads of the first step
+    /// do that. Huge pages are asked for as arrays fill them. A large array to which access is
+    /// `scattered`, where every first touch would fill one, has a chunk to itself without them.
     pub(super) fn take(&mut self, bytes: usize, scattered: bool) -> Result<StateMemory, usize> {
-        if let Some(found) = self.free.iter().position(|free| free.bytes == bytes && !scattered) {
+        let size = bytes.checked_next_multiple_of(CACHE_LINE).ok_or(bytes)?;
+        let skipped = (self.slot + 1) * STAGGER;
+        let least = size.checked_add(skipped).ok_or(bytes)?;
+        if scattered && size >= HUGE_PAGE {
+            let mut chunk = Chunk::new(least, skipped).ok_or(bytes)?;
+            let start = chunk.take(size);
+            chunk.taken = chunk.size;
+            self.chunks.insert(0, chunk);
+            return Ok(StateMemory { start, bytes });
+        }
+        if let Some(found) = self.free.iter().position(|free| free.bytes == bytes) {
             let memory = self.free.swap_remove(found);
             // SAFETY: the array was given back, so nobody else has it.
             unsafe { memory.start.write_bytes(0, bytes) };
-            self.taken += bytes.next_multiple_of(CACHE_LINE);
+            let chunk = self.chunk_of(&memory);
+            self.chunks[chunk].live += size;
             return Ok(memory);
         }
-        let size = bytes.checked_next_multiple_of(CACHE_LINE).ok_or(bytes)?;
-        let alone = scattered && size >= HUGE_PAGE;
         let has_room = |chunk: &Chunk| chunk.size - chunk.taken >= size;
-        if alone || !self.chunks.last().is_some_and(has_room) {
-            let skipped = self.skipped();
-            let least = size.checked_add(skipped).ok_or(bytes)?;
+        if !self.chunks.last().is_some_and(has_room) {
             let ahead = pages::ahead(self.taken);
             let chunk =
                 Chunk::new(least.max(ahead), skipped).or_else(|| Chunk::new(least, skipped));
@@ -134,25 +143,22 @@ impl Arena {
         }
         self.taken += size;
         let chunk = self.chunks.last_mut().expect("one was pushed if there was none");
-        // SAFETY: the chunk has `size` bytes from there on.
-        let start = unsafe { chunk.start.add(chunk.taken) };
-        chunk.taken += size;
-        if !alone && self.taken >= HUGE_PAGE {
+        let start = chunk.take(size);
+        if self.taken >= HUGE_PAGE {
             chunk.use_huge_pages();
         }
         Ok(StateMemory { start, bytes })
     }
 
-    /// Gives an array back, and its memory to the system where it is whole pages.
+    /// Gives an array back, and its memory to the system where that is whole pages, or all that a chunk
+    /// had.
     pub(super) fn give_back(&mut self, memory: StateMemory) {
-        let size = memory.bytes.next_multiple_of(CACHE_LINE);
-        self.taken -= size;
-        let (skipped, start) = (self.skipped(), memory.start.addr().get());
-        let only = |chunk: &Chunk| {
-            (chunk.start.addr().get() + skipped, chunk.taken) == (start, skipped + size)
-        };
-        if let Some(chunk) = self.chunks.iter().position(only) {
-            self.chunks.swap_remove(chunk);
+        let found = self.chunk_of(&memory);
+        let chunk = &mut self.chunks[found];
+        chunk.live -= memory.bytes.next_multiple_of(CACHE_LINE);
+        if chunk.live == 0 {
+            let chunk = self.chunks.remove(found);
+            self.free.retain(|free| !chunk.has(free));
             return;
         }
         // SAFETY: the array is a part of a chunk, and nobody has it any more.
@@ -160,20 +166,34 @@ impl Arena {
         self.free.push(memory);
     }
 
-    /// Where chunks' first arrays start.
-    fn skipped(&self) -> usize {
-        (self.slot + 1) * STAGGER
+    fn chunk_of(&self, memory: &StateMemory) -> usize {
+        let found = self.chunks.iter().position(|chunk| chunk.has(memory));
+        found.expect("arrays are given back to the arena that they are of")
     }
 }
 
 impl Chunk {
     fn new(size: usize, taken: usize) -> Option<Self> {
         let size = pages::rounded(size)?;
-        Some(Chunk { start: pages::map(size)?, size, taken, huge: 0 })
+        Some(Chunk { start: pages::map(size)?, size, taken, huge: 0, live: 0 })
     }
 
-    /// Asks for huge pages where arrays fill most of them. The advice comes before the first touch,
-    /// and the end of a page that is not filled costs half of one at most.
+    /// The next so many bytes, for which there is room.
+    fn take(&mut self, size: usize) -> NonNull<u8> {
+        debug_assert!(self.size - self.taken >= size);
+        // SAFETY: the chunk has them from there on.
+        let start = unsafe { self.start.add(self.taken) };
+        self.taken += size;
+        self.live += size;
+        start
+    }
+
+    fn has(&self, memory: &StateMemory) -> bool {
+        (self.start..self.start.map_addr(|start| start.saturating_add(self.size)))
+            .contains(&memory.start)
+    }
+
+    /// Asks for huge pages where arrays fill most of them: half of one at most is not filled.
     fn use_huge_pages(&mut self) {
         let until = (self.taken + HUGE_PAGE / 2).min(self.size) / HUGE_PAGE * HUGE_PAGE;
         if until > self.huge {
@@ -195,11 +215,13 @@ mod pages {
 
     /// What is mapped ahead of need, beside so much: addresses, and no memory.
     pub(super) fn ahead(taken: usize) -> usize {
-        if taken == 0 { LARGEST_PAGE } else { taken.clamp(HUGE_PAGE, 32 * HUGE_PAGE) }
+        let most = if cfg!(target_pointer_width = "64") { 32 * HUGE_PAGE } else { HUGE_PAGE };
+        if taken == 0 { LARGEST_PAGE } else { taken.clamp(HUGE_PAGE, most) }
     }
 
     pub(super) fn rounded(size: usize) -> Option<usize> {
-        size.checked_next_multiple_of(LARGEST_PAGE)
+        let size = size.checked_next_multiple_of(LARGEST_PAGE)?;
+        isize::try_from(size).is_ok().then_some(size)
     }
 
     /// Zeroed pages, untouched and small, from a multiple of a huge page on where they could be one.
@@ -262,12 +284,16 @@ mod pages {
         if size > 0 {
             let start = start.as_ptr().wrapping_add(before);
             // SAFETY: whole pages of the range, which is this function's own contract.
-            unsafe { libc::madvise(start.cast(), size, libc::MADV_DONTNEED) };
+            unsafe {
+                // Huge pages would not let go of a part of theirs.
+                libc::madvise(start.cast(), size, libc::MADV_NOHUGEPAGE);
+                libc::madvise(start.cast(), size, libc::MADV_DONTNEED);
+            }
         }
     }
 }
 
-/// The allocator's memory, which writes its zeros: no more is taken than is needed.
+/// The allocator's memory, which writes its zeros: little is taken ahead of need.
 #[cfg(not(target_os = "linux"))]
 mod pages {
     use super::CACHE_LINE;
@@ -278,8 +304,8 @@ mod pages {
         Layout::from_size_align(size, CACHE_LINE).ok()
     }
 
-    pub(super) fn ahead(_: usize) -> usize {
-        0
+    pub(super) fn ahead(taken: usize) -> usize {
+        taken.clamp(16 << 10, 1 << 20)
     }
 
     pub(super) fn rounded(size: usize) -> Option<usize> {
@@ -343,20 +369,28 @@ mod tests {
             given_back.push((memory.bytes, memory.start.as_ptr()));
             arena.give_back(memory);
         }
-        let chunks = arena.chunks.len();
         for (bytes, _) in &given_back {
             let memory = arena.take(*bytes, false).unwrap();
             assert!(contents(&memory).iter().all(|byte| *byte == 0), "{bytes} bytes");
         }
-        // In the same places; an array that had a mapping to itself has a new one.
-        assert!(arena.chunks.len() <= chunks + 1, "{} chunks after {chunks}", arena.chunks.len());
         assert!(kept.iter().all(|memory| contents(memory).iter().all(|byte| *byte == 7)));
+    }
+
+    #[test]
+    fn a_chunk_goes_with_the_last_of_its_arrays() {
+        let mut arena = Arena::new(3);
+        let small: Vec<_> = (0..1000).map(|_| arena.take(4000, false).unwrap()).collect();
+        let table = arena.take(4 * HUGE_PAGE, true).unwrap();
+        let next = arena.take(4000, false).unwrap();
+        assert!(arena.chunks.iter().all(|chunk| chunk.huge == 0 || !chunk.has(&table)));
+        small.into_iter().chain([table, next]).for_each(|memory| arena.give_back(memory));
+        assert!(arena.chunks.is_empty() && arena.free.is_empty());
     }
 
     #[test]
     fn more_than_there_is_is_an_error_and_the_arena_goes_on() {
         let mut arena = Arena::new(1);
-        for bytes in [usize::MAX, isize::MAX as usize, isize::MAX as usize / 2] {
+        for bytes in [usize::MAX, isize::MAX as usize] {
             assert_eq!(arena.take(bytes, false).err(), Some(bytes));
         }
         assert_eq!(contents(&arena.take(8, false).unwrap()), [0; 8]);

@@ -471,6 +471,8 @@ fn bf16_follows_its_master_copy_wherever_that_goes() {
             (23, bf16::MAX, f32::MAX.to_bits(), bf16::MAX.to_f32().to_bits()),
             (25, bf16::NEG_ONE, f32::to_bits(1.0), f32::to_bits(-1.0)),
             (26, bf16::ZERO, f32::to_bits(-0.0), 0),
+            (27, bf16::NEG_ZERO, 0x7fff_ffff, f32::to_bits(-0.0)),
+            (28, bf16::INFINITY, 0x7f80_0001, f32::INFINITY.to_bits()),
             (24, bf16::NEG_ZERO, f32::to_bits(-1e-45), f32::to_bits(-1e-45)),
         ];
         for (i, parameter, master, _) in masters {

@@ -18,12 +18,12 @@ pub(crate) unsafe fn adopt<S: Simd>(
     (from, at): (*const u8, usize),
 ) -> S::f32s {
     // SAFETY: this function's own contract.
-    let parameter = bits.of(unsafe { load(bits, (from, at)) });
-    // So that no NaN turns over into a small number.
-    let expected = nearest(bits, bits.min(bits.of(master), 0xffff_7fff));
-    let differs = bits.xor(expected, parameter);
-    let kept = bits.is_equal(bits.and(differs, 0xffff_0000), bits.splat(0));
-    bits.float(bits.select(kept, bits.of(master), parameter))
+    let parameter = unsafe { load(bits, (from, at)) };
+    let differs = bits.xor(nearest(bits, bits.of(master)), bits.of(parameter));
+    let is_it = bits.is_equal(bits.and(differs, 0xffff_0000), bits.splat(0));
+    // A NaN is not worth keeping, and may turn over into a small number.
+    let kept = bits.0.and_m32s(is_it, bits.0.equal_f32s(master, master));
+    bits.float(bits.select(kept, bits.of(master), bits.of(parameter)))
 }
 
 /// A register of values.

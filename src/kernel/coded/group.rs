@@ -361,9 +361,8 @@ where
             // SAFETY: this function's own contract.
             let p = unsafe { slice::from_raw_parts_mut(p, len) };
             p.fill(f32::NAN);
-            if PAIR {
-                *special = bits.splat(u32::MAX);
-            }
+            // Whose copies would have to be made again.
+            const { assert!(!PAIR || MODE == mode::FULL || MODE == mode::BF16) };
         }
     }
 
