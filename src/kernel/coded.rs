@@ -73,44 +73,44 @@ where
         *coeff = from as f32;
     }
     macro_rules! dispatch {
-        ([$($pass:expr),+], $decays:tt, $modes:tt) => { $(dispatch!(@ $pass, $decays, $modes);)+ };
-        (@ $pass:expr, [$($decay:expr),+], $modes:tt) => { $(
+        ([$($pass:expr),+], $decays:tt, $modes:tt, $pair:expr) => {
+            $(dispatch!(@ $pass, $decays, $modes, $pair);)+
+        };
+        (@ $pass:expr, [$($decay:expr),+], $modes:tt, $pair:expr) => { $(
             if const { has::<R, COEFFS, SLOTS, SUMS>($pass, $decay) }
                 && (plan.pass, plan.decay) == ($pass, $decay)
             {
-                dispatch!(@@ $pass, $decay, $modes);
+                dispatch!(@@ $pass, $decay, $modes, $pair);
             }
         )+ };
-        (@@ $pass:expr, $decay:expr, [$($mode:expr),+]) => { $(
+        (@@ $pass:expr, $decay:expr, [$($mode:expr),+], $pair:expr) => { $(
             if const { !is_twin::<R, COEFFS, SLOTS, SUMS>($mode) } && $mode == mode {
-                if const { has_pair($pass, $mode) } && pair {
-                    dispatch!(@@@ $pass, $decay, $mode, true);
-                }
-                dispatch!(@@@ $pass, $decay, $mode, false);
+                let kernel = CodedKernel::<
+                    R, COEFFS, SLOTS, SUMS, { $decay }, { $pass }, { $mode }, { $pair }
+                > {
+                    token, coeffs, arrays, len, rule: PhantomData
+                };
+                let (sums, lost) = token.dispatch_wide(kernel);
+                let mut out = [0.0; MAX_SUMS];
+                out[..SUMS].copy_from_slice(&sums);
+                return Some((out, lost));
             }
         )+ };
-        (@@@ $pass:expr, $decay:expr, $mode:expr, $pair:expr) => {
-            let kernel = CodedKernel::<
-                R, COEFFS, SLOTS, SUMS, { $decay }, { $pass }, { $mode }, { $pair }
-            > {
-                token, coeffs, arrays, len, rule: PhantomData
-            };
-            let (sums, lost) = token.dispatch_wide(kernel);
-            let mut out = [0.0; MAX_SUMS];
-            out[..SUMS].copy_from_slice(&sums);
-            return Some((out, lost));
-        };
+    }
+    if pair {
+        // Not where 8-bit state binds the loops, which gains 4 to 7 % by it.
+        dispatch!(
+            [pass::ALL, pass::UPDATE],
+            [decay::NONE, decay::COUPLED, decay::DECOUPLED],
+            [mode::FULL, mode::BF16],
+            true
+        );
     }
     dispatch!(
         [pass::ALL, pass::UPDATE, pass::ADVANCE, pass::MOVE],
         [decay::NONE, decay::COUPLED, decay::DECOUPLED],
-        [mode::FULL, mode::BF16, mode::Q8, mode::COMPACT]
+        [mode::FULL, mode::BF16, mode::Q8, mode::COMPACT],
+        false
     );
     None
-}
-
-/// Whether loops decode parameters and gradients of bf16 beside a master copy: not where 8-bit state binds
-/// them, which gains 4 to 7 % by it.
-const fn has_pair(pass: u8, mode: u8) -> bool {
-    (pass == pass::ALL || pass == pass::UPDATE) && (mode == mode::FULL || mode == mode::BF16)
 }
