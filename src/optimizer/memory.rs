@@ -75,7 +75,7 @@ pub(super) struct Arena {
     slot: usize,
     /// Arrays are taken from the last.
     chunks: Vec<Chunk>,
-    /// Bytes of all arrays.
+    /// Bytes that arrays have had from chunks that they share.
     taken: usize,
     /// Given back.
     free: Vec<StateMemory>,
@@ -366,10 +366,10 @@ mod tests {
         let mut given_back = Vec::new();
         for i in (0..kept.len()).step_by(2).rev() {
             let memory = kept.swap_remove(i);
-            given_back.push((memory.bytes, memory.start.as_ptr()));
+            given_back.push(memory.bytes);
             arena.give_back(memory);
         }
-        for (bytes, _) in &given_back {
+        for bytes in &given_back {
             let memory = arena.take(*bytes, false).unwrap();
             assert!(contents(&memory).iter().all(|byte| *byte == 0), "{bytes} bytes");
         }

@@ -14,6 +14,7 @@ mod formats;
 mod golden;
 mod golden_dtypes;
 mod kept;
+mod masters;
 mod oracle;
 mod parts;
 mod policies;
