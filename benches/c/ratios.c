@@ -85,8 +85,19 @@ static void hold_d(struct problem *problem) {
     step(problem);
 }
 
-static struct problem problem_new(const struct algorithm *algorithm, size_t count, const size_t *lens,
-                                  int threads) {
+/* How parameters and gradients lie: as frameworks allocate them, first the one and then the other, or each
+ * gradient behind its parameter. */
+enum layout { APART, PAIRED };
+
+static void allocate(dadapt_tensor *tensor, int gradient) {
+    float *made = array(tensor->len);
+    for (size_t j = 0; j < tensor->len; j++)
+        made[j] = gradient ? 1e-2f * ((float)(j * 7919 % 1000) - 499.5f) : 1;
+    *(gradient ? (float **)&tensor->g : (float **)&tensor->p) = made;
+}
+
+static struct problem problem_laid(const struct algorithm *algorithm, size_t count, const size_t *lens,
+                                   int threads, enum layout layout) {
     struct problem problem = {.algorithm = algorithm, .count = count, .threads = threads};
     dadapt_config *config;
     CHECK(dadapt_config_new(algorithm->code, &config));
@@ -106,15 +117,13 @@ static struct problem problem_new(const struct algorithm *algorithm, size_t coun
         snprintf(name, sizeof name, "p%zu", i);
         *tensor = (dadapt_tensor){.struct_size = sizeof *tensor, .len = lens[i]};
         CHECK(dadapt_optimizer_add_tensor(problem.optimizer, 0, name, DADAPT_DTYPE_F32, lens[i], &tensor->id));
-        float *p = array(lens[i]), *g = array(lens[i]);
-        for (size_t j = 0; j < lens[i]; j++) {
-            p[j] = 1;
-            g[j] = 1e-2f * ((float)(j * 7919 % 1000) - 499.5f);
-        }
-        tensor->p = p;
-        tensor->g = g;
+        allocate(tensor, 0);
+        if (layout == PAIRED)
+            allocate(tensor, 1);
         problem.len += lens[i];
     }
+    for (size_t i = 0; layout == APART && i < count; i++)
+        allocate(&problem.tensors[i], 1);
     hold_d(&problem);
     problem.state = calloc(count * problem.states, sizeof *problem.state);
     for (size_t i = 0; i < count * problem.states; i++) {
@@ -126,6 +135,11 @@ static struct problem problem_new(const struct algorithm *algorithm, size_t coun
         problem.state[i] = state;
     }
     return problem;
+}
+
+static struct problem problem_new(const struct algorithm *algorithm, size_t count, const size_t *lens,
+                                  int threads) {
+    return problem_laid(algorithm, count, lens, threads, APART);
 }
 
 static void problem_free(struct problem *problem) {
@@ -291,7 +305,7 @@ static size_t gpt2(size_t *lens) {
     return n;
 }
 
-static void many(const char *what, size_t count, const size_t *lens, int threads) {
+static void many(const char *what, size_t count, const size_t *lens, int threads, enum layout layout) {
     char name[80];
     size_t len = 0;
     for (size_t i = 0; i < count; i++)
@@ -299,7 +313,7 @@ static void many(const char *what, size_t count, const size_t *lens, int threads
     snprintf(name, sizeof name, "many: adam, %s / one tensor, %d thread%s", what, threads, threads > 1 ? "s" : "");
     if (!is_wanted(name))
         return;
-    struct problem many = problem_new(ALGORITHMS, count, lens, threads);
+    struct problem many = problem_laid(ALGORITHMS, count, lens, threads, layout);
     struct problem flat = problem_new(ALGORITHMS, 1, &len, threads);
     compare(name, 36, 0, &many, step, &flat, step);
     if (threads == 1) {
@@ -412,8 +426,9 @@ int main(int argc, char **argv) {
         thousand[i] = 1000;
     size_t tensors = gpt2(shapes);
     for (int t = 1; t <= 2; t++) {
-        many("1,000 of 1,000", 1000, thousand, t);
-        many("GPT-2", tensors, shapes, t);
+        many("1,000 of 1,000", 1000, thousand, t, APART);
+        many("1,000 of 1,000, in pairs", 1000, thousand, t, PAIRED);
+        many("GPT-2", tensors, shapes, t, APART);
     }
     for (const struct algorithm *a = ALGORITHMS; a < ALGORITHMS + 2; a++)
         for (size_t len = 10000; len <= 10000000; len *= 10)

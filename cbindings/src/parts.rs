@@ -57,7 +57,7 @@ pub unsafe extern "C" fn dadapt_optimizer_step_tensor(
         o.steps.panic_in_part();
         // SAFETY: this function's contract.
         unsafe {
-            let step = read_one(&o.optimizer, tensor)?;
+            let step = read_one(tensor)?;
             o.optimizer.step_part(&step)?;
         }
         Ok(())

@@ -7,7 +7,7 @@ use crate::names::{MOVEMENTS, c_name};
 use crate::optimizer::{dadapt_log_callback, dadapt_optimizer};
 use crate::status::dadapt_status;
 use crate::structs::{Descriptors, ReportTo};
-use dadapt::{GroupId, Optimizer, StepReport, TensorStep};
+use dadapt::{GroupId, Optimizer, StepReport};
 use std::ffi::{CString, c_char, c_void};
 use std::mem::size_of;
 use std::ptr;
@@ -131,8 +131,6 @@ pub struct dadapt_report {
 /// What an optimizer's steps use again, and who gets its log.
 #[derive(Debug)]
 pub(crate) struct Steps {
-    /// Empty between steps.
-    tensors: Vec<TensorStep<'static, 'static>>,
     callback: dadapt_log_callback,
     context: *mut c_void,
     /// The next tensor of a step in parts panics.
@@ -143,7 +141,6 @@ pub(crate) struct Steps {
 impl Default for Steps {
     fn default() -> Self {
         Steps {
-            tensors: Vec::new(),
             callback: None,
             context: ptr::null_mut(),
             #[cfg(feature = "fault-injection")]
@@ -242,16 +239,10 @@ pub unsafe extern "C" fn dadapt_optimizer_step(
 ) -> dadapt_status {
     let mut log = None;
     let work = |o: &mut dadapt_optimizer| {
-        o.steps.tensors.clear();
         // SAFETY: this function's contract.
-        let to = unsafe {
-            let to = ReportTo::new(report)?;
-            Descriptors::new(tensors, n)?.read(&o.optimizer, &mut o.steps.tensors)?;
-            to
-        };
-        let done = o.optimizer.step(&mut o.steps.tensors);
-        o.steps.tensors.clear();
-        let done = done?;
+        let (to, tensors) =
+            unsafe { (ReportTo::new(report)?, Descriptors::new(tensors, n)?.read()) };
+        let done = o.optimizer.step_each(tensors)?;
         to.write(&done);
         log = o.steps.log_call(&o.optimizer, &done);
         Ok(())

@@ -6,7 +6,7 @@ use crate::status::{
     DADAPT_ERROR_STRUCT_SIZE, DADAPT_ERROR_UNKNOWN_DTYPE, Failure,
 };
 use crate::step::{DADAPT_INDEX_I64, DADAPT_INDEX_U32, dadapt_report, dadapt_tensor};
-use dadapt::{DType, Index, MAX_STATE, Optimizer, StepReport, TensorId, TensorStep};
+use dadapt::{DType, Index, MAX_STATE, StepReport, TensorId, TensorStep};
 use std::fmt;
 use std::marker::PhantomData;
 use std::mem::{MaybeUninit, offset_of, size_of};
@@ -87,18 +87,16 @@ unsafe fn read_other_version(
     }
 }
 
-/// Hands on what the descriptor at `start` describes; fields that its version lacks are 0.
+/// What the descriptor at `start` describes; fields that its version lacks are 0.
 ///
 /// # Safety
 /// `start` points to `size` bytes that C wrote, aligned or not, and the arrays are as the step that it is
 /// for asks.
 #[inline(always)]
 unsafe fn read_tensor(
-    optimizer: &Optimizer,
     (start, size): (*const u8, usize),
     place: Place,
-    to: impl FnOnce(TensorStep<'static, 'static>),
-) -> Outcome {
+) -> Outcome<TensorStep<'static, 'static>> {
     let other;
     let tensor: *const dadapt_tensor = if size == size_of::<dadapt_tensor>() {
         start.cast()
@@ -120,12 +118,8 @@ unsafe fn read_tensor(
     }
     let id = TensorId::from_code(given!(id));
     let dtype = match given!(dtype) {
-        0 => optimizer.tensor_info(id)?.0,
-        code => DType::from_code(code)?,
-    };
-    let g_dtype = match given!(g_dtype) {
-        0 => dtype,
-        code => DType::from_code(code)?,
+        0 => None, // the registered one
+        code => Some(DType::from_code(code)?),
     };
     let (states, state_count) = (given!(state), given!(state_count));
     if states.is_null() && state_count > 0 {
@@ -145,16 +139,15 @@ unsafe fn read_tensor(
     }
     let (len, p, g) = (given!(len), given!(p).cast(), given!(g).cast());
     // SAFETY: this function's contract.
-    let step = unsafe {
-        TensorStep::from_raw(id, dtype, len, p, g, &state[..state_count])
-            .with_raw_gradient_dtype(g_dtype)
-    };
+    let mut step = unsafe { TensorStep::from_raw(id, dtype, len, p, g, &state[..state_count]) };
+    if given!(g_dtype) != 0 {
+        let dtype = DType::from_code(given!(g_dtype))?;
+        // SAFETY: as above.
+        step = unsafe { step.with_raw_gradient_dtype(dtype) };
+    }
     let (rows, row_count) = (given!(rows), given!(row_count));
     let index = match given!(row_type) {
-        0 if row_count == 0 && rows.is_null() => {
-            to(step);
-            return Ok(());
-        }
+        0 if row_count == 0 && rows.is_null() => return Ok(step),
         DADAPT_INDEX_U32 => Index::U32,
         DADAPT_INDEX_I64 => Index::I64,
         code => {
@@ -164,8 +157,7 @@ unsafe fn read_tensor(
         }
     };
     // SAFETY: this function's contract.
-    to(unsafe { step.with_raw_rows(rows.cast(), row_count, index) });
-    Ok(())
+    Ok(unsafe { step.with_raw_rows(rows.cast(), row_count, index) })
 }
 
 /// An array of descriptors, of this version of the struct or another.
@@ -192,16 +184,13 @@ impl Descriptors {
         Ok(Descriptors { start, n, stride })
     }
 
-    /// What they describe.
+    /// What they describe, up to the first that is wrong.
     ///
     /// # Safety
-    /// `new`'s contract still holds, and the arrays are as `dadapt_optimizer_step` asks.
-    pub(crate) unsafe fn read(
-        &self,
-        optimizer: &Optimizer,
-        to: &mut Vec<TensorStep<'static, 'static>>,
-    ) -> Outcome {
-        for index in 0..self.n {
+    /// `new`'s contract holds until the iterator has ended, and the arrays are as `dadapt_optimizer_step`
+    /// asks.
+    pub(crate) unsafe fn read(self) -> impl Iterator<Item = Outcome<TensorStep<'static, 'static>>> {
+        (0..self.n).map(move |index| {
             // SAFETY: this function's contract, as `index < n`.
             let start = unsafe { self.start.add(index * self.stride) };
             // SAFETY: each struct starts with its size.
@@ -212,9 +201,8 @@ impl Descriptors {
                 return Err(bad_size(place, size, &expected));
             }
             // SAFETY: this function's contract.
-            unsafe { read_tensor(optimizer, (start, size), place, |step| to.push(step))? };
-        }
-        Ok(())
+            unsafe { read_tensor((start, size), place) }
+        })
     }
 }
 
@@ -224,7 +212,6 @@ impl Descriptors {
 /// `tensor` is null or points to a struct that starts with its size, whose arrays are as
 /// `dadapt_optimizer_step_tensor` asks.
 pub(crate) unsafe fn read_one(
-    optimizer: &Optimizer,
     tensor: *const dadapt_tensor,
 ) -> Outcome<TensorStep<'static, 'static>> {
     if tensor.is_null() {
@@ -234,9 +221,7 @@ pub(crate) unsafe fn read_one(
     // SAFETY: this function's contract.
     unsafe {
         let size = tensor_size(start, place)?;
-        let mut one = None;
-        read_tensor(optimizer, (start, size), place, |step| one = Some(step))?;
-        Ok(one.expect("it was read"))
+        read_tensor((start, size), place)
     }
 }
 

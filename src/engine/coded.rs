@@ -9,7 +9,7 @@ use crate::dtype::DType;
 use crate::kernel::block::{GroupPlan, Streams, ZEROS};
 use crate::kernel::codec::{Format, GROUP, Place};
 use crate::kernel::kept::{Coded, Kept, adopt};
-use crate::kernel::rounding::PARAMETER;
+use crate::kernel::rounding::{PARAMETER, mix};
 use crate::kernel::sweep::sweep_block;
 use std::mem::MaybeUninit;
 use std::{ptr, slice};
@@ -50,7 +50,7 @@ impl JobBlock<'_> {
             g: if without { nothing } else { kept(job.streams.g.cast_mut(), job.formats.g) },
             state,
             moves_by_kept: job.moves_by_kept,
-            noise: (self.plan.noise ^ job.noise, start / GROUP),
+            noise: (self.plan.noise ^ mix(job.noise), start / GROUP),
         }
     }
 

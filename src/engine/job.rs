@@ -29,16 +29,6 @@ pub(crate) struct Formats {
     pub(crate) state: [Format; MAX_SLOTS],
 }
 
-impl Formats {
-    /// Whether some array is not of the type that lane functions compute in, `copy` included.
-    #[inline]
-    pub(crate) fn are_coded(&self, dtype: DType, copy: Option<(*mut u8, DType)>) -> bool {
-        // Without branches: it is asked of every tensor in every step.
-        let rounded = self.state.iter().fold(false, |any, format| any | (format.dtype != dtype));
-        copy.is_some() | (self.p != dtype) | (self.g != dtype) | rounded
-    }
-}
-
 /// A tensor of a step: where its arrays are and what is done with them.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Job {
@@ -54,7 +44,7 @@ pub(crate) struct Job {
     pub(crate) master_is_set: bool,
     /// Whether the step moves by state that rounding changes, and so by what it is rounded to.
     pub(crate) moves_by_kept: bool,
-    /// Stands for the tensor in the noise of stochastic rounding.
+    /// Stands for the tensor and its step in the noise of stochastic rounding, where it is mixed.
     pub(crate) noise: u64,
     pub(crate) group: usize,
     /// Index into the step's plans.
@@ -66,8 +56,8 @@ pub(crate) struct Job {
     /// The slot that holds nothing but zeros and has no memory.
     pub(crate) zeros: Option<usize>,
     pub(crate) gradient: Gradient,
-    /// As [`Formats::are_coded`] says.
-    pub(crate) is_coded: bool,
+    /// Whether all arrays but the gradient are of the type that lane functions compute in.
+    pub(crate) is_plain_but_g: bool,
     /// Blocks of the jobs before this one; counted by `Jobs::push`.
     pub(crate) blocks_before: usize,
 }
@@ -79,9 +69,30 @@ unsafe impl Send for Job {}
 unsafe impl Sync for Job {}
 
 impl Job {
+    /// Whether some array is not of the type that lane functions compute in.
+    #[inline]
+    pub(super) fn is_coded(&self) -> bool {
+        !self.is_plain_but_g || self.formats.g != self.dtype
+    }
+
     /// Whether steps round the parameter, of which there is no master copy.
     pub(crate) fn rounds_parameter(&self) -> bool {
         self.copy.is_none() && self.formats.p != self.dtype
+    }
+
+    /// Whether its arrays are of another's plain type and start where the processor does not expect it:
+    /// what follows an array within a few lines it asks for by itself.
+    #[inline]
+    pub(super) fn lies_apart_from(&self, before: &Job) -> bool {
+        const NEAR: usize = 256;
+        let bytes = before.len * before.dtype.size();
+        let follows = |to: *const u8, from: *const u8| {
+            to.addr().wrapping_sub(from.addr()).wrapping_sub(bytes) <= NEAR
+        };
+        let (from, to) = (&before.streams, &self.streams);
+        !self.is_coded()
+            && self.dtype == before.dtype
+            && !(follows(to.p, from.p) && follows(to.g, from.g))
     }
 
     /// Asks for the beginnings of the arrays: those of small tensors each start cold.
@@ -112,7 +123,6 @@ impl Job {
         // SAFETY: this function's own contract.
         unsafe { decode(token, (self.formats.g, self.dtype), g, self.len, to) };
         self.formats.g = self.dtype;
-        self.is_coded = self.formats.are_coded(self.dtype, self.copy);
         self.gradient = Gradient::KeptIn(slot);
     }
 

@@ -63,14 +63,33 @@ impl<'a> Batch<'a> {
         (start, len): (usize, usize),
         next: Option<&'a Job>,
     ) -> u64 {
-        let plan = &self.sweep.plans[job.plan];
+        if len <= BLOCK {
+            // SAFETY: this function's own contract.
+            return unsafe { self.push_block(job, (start, len), next) };
+        }
         let parts = (0..len).step_by(BLOCK).map(|at| {
             let part = BLOCK.min(len - at);
             (start + at, part, next.filter(|_| at + part == len))
         });
+        // SAFETY: as above.
+        parts.map(|(at, len, next)| unsafe { self.push_block(job, (at, len), next) }).sum()
+    }
+
+    /// The same of a block.
+    ///
+    /// # Safety
+    /// As [`push`](Self::push).
+    #[inline]
+    unsafe fn push_block(
+        &mut self,
+        job: &'a Job,
+        (start, len): (usize, usize),
+        next: Option<&'a Job>,
+    ) -> u64 {
+        let plan = &self.sweep.plans[job.plan];
         if !plan.is_plain(job) {
             // SAFETY: this function's own contract.
-            return parts.map(|part| unsafe { self.run_coded(plan, job, part) }).sum();
+            return unsafe { self.run_coded(plan, job, (start, len, next)) };
         }
         if self.of != (job.plan, job.first) {
             // SAFETY: `push` was promised what `run` asks for.
@@ -79,19 +98,17 @@ impl<'a> Batch<'a> {
         }
         // What a first step sets up is to be in the cache when it is swept.
         let most = if job.first { 1 } else { most_blocks(job.dtype.size()) };
-        for (at, len, next) in parts {
-            let next = next.filter(|next| !next.is_coded && next.dtype == job.dtype);
-            let ahead = next.map(|next| Ahead { streams: &next.streams, len: next.len });
-            let mut streams = job.at(at, self.sweep.slots);
-            if job.gradient == Gradient::Zero {
-                streams.g = ZEROS.as_ptr();
-            }
-            self.blocks[self.len] = Block { streams, len, ahead };
-            self.len += 1;
-            if self.len == most {
-                // SAFETY: as above.
-                unsafe { self.run() };
-            }
+        let next = next.filter(|next| next.lies_apart_from(job));
+        let ahead = next.map(|next| Ahead { streams: &next.streams, len: next.len });
+        let mut streams = job.at(start, self.sweep.slots);
+        if job.gradient == Gradient::Zero {
+            streams.g = ZEROS.as_ptr();
+        }
+        self.blocks[self.len] = Block { streams, len, ahead };
+        self.len += 1;
+        if self.len == most {
+            // SAFETY: as above.
+            unsafe { self.run() };
         }
         0
     }
@@ -160,7 +177,7 @@ impl Plan {
 
     /// Whether kernels work on the arrays of a job as they lie.
     fn is_plain(&self, job: &Job) -> bool {
-        !job.is_coded && !self.is_sliced(job) && !matches!(job.gradient, Gradient::KeptIn(_))
+        !job.is_coded() && !self.is_sliced(job) && !matches!(job.gradient, Gradient::KeptIn(_))
     }
 }
 
@@ -215,7 +232,7 @@ impl JobBlock<'_> {
         let (token, first) = (self.token(), self.job.first);
         // SAFETY: this function's own contract is the kernels'.
         unsafe {
-            if self.job.is_coded {
+            if self.job.is_coded() {
                 let coded = self.sweep.kernels.coded;
                 if !first && let Some(sums) = coded(token, plan, arrays, len) {
                     return sums;

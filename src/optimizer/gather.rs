@@ -12,7 +12,6 @@ use crate::engine::job::{Formats, Gradient, Job};
 use crate::engine::rows::RowsJob;
 use crate::error::{Error, Result};
 use crate::kernel::block::Streams;
-use crate::kernel::rounding::mix;
 use crate::key::Key;
 use std::ptr;
 use std::sync::atomic::Ordering;
@@ -59,31 +58,36 @@ impl Unit {
 
 impl Optimizer {
     /// Checks the arrays and gathers those that the step is about.
-    pub(super) fn gather(
+    // Not inlined: no float operation may move out of the environment that `step` sets.
+    #[inline(never)]
+    pub(super) fn gather<'p, 'g, E: From<Error>>(
         &mut self,
         scratch: &mut Scratch,
-        tensors: &[TensorStep<'_, '_>],
-    ) -> Result<()> {
+        tensors: impl Iterator<Item = Result<TensorStep<'p, 'g>, E>>,
+    ) -> Result<(), E> {
+        self.refuse_unusable()?;
         scratch.units.resize_with(self.estimators.len(), Unit::default);
         scratch.units.iter_mut().for_each(Unit::clear);
         scratch.overlap.clear();
         self.begun += 1;
         for given in tensors {
+            let given = &given?;
             let tensor = self.registered(given.id)?;
             if tensor.seen.load(Ordering::Relaxed) == self.begun {
-                return Err(Error::TensorTwice { tensor: tensor.name.clone() });
+                return Err(Error::TensorTwice { tensor: tensor.name.clone() }.into());
             }
             tensor.seen.store(self.begun, Ordering::Relaxed);
             let unit = &mut scratch.units[self.unit(tensor.group)];
             if tensor.width.is_some() {
                 self.gather_rows(given, &mut scratch.overlap, unit)?;
             } else {
-                // SAFETY: the overlap check below makes sure that nothing is shared; `TensorStep`
-                // holds the borrows, and `step` clears the jobs before they end.
+                // SAFETY: the overlap check below makes sure that nothing is shared; the borrows of
+                // `TensorStep` outlive this call and the step, which clears the jobs.
                 unsafe { self.gather_dense(given, &mut scratch.overlap, unit)? };
             }
         }
-        self.refuse_overlap(&mut scratch.overlap)
+        self.refuse_overlap(&mut scratch.overlap)?;
+        Ok(())
     }
 
     pub(super) fn refuse_overlap(&self, overlap: &mut OverlapCheck) -> Result<()> {
@@ -112,7 +116,11 @@ impl Optimizer {
             let tensor = tensor.name.clone();
             return Err(Error::GradientKind { tensor, registered: "dense", given: "rows" });
         }
-        let mut state = check_arrays(tensor, given, overlap)?;
+        check_arrays(tensor, given, overlap)?;
+        let mut state = match tensor.owner {
+            StateOwner::Library if given.states == 0 => tensor.own_state(),
+            _ => check_state(tensor, given, overlap)?,
+        };
         if given.g.is_null() || !self.settings.group(tensor.group).is_on(Key::Lr) {
             return Ok(());
         }
@@ -122,25 +130,24 @@ impl Optimizer {
             p = std::mem::replace(&mut state[tensor.slots.len()], ptr::null_mut());
             p_dtype = DType::F32;
         }
-        let dtype = tensor.dtype.working();
-        let formats = Formats { p: p_dtype, g: given.g_dtype, state: tensor.layout.formats };
+        let g_dtype = given.g_dtype(tensor);
         let job = |blocks_before| Job {
             streams: Streams { p, g: given.g, state },
             len: tensor.len,
-            dtype,
-            formats,
+            dtype: tensor.dtype.working(),
+            formats: Formats { p: p_dtype, g: g_dtype, state: tensor.layout.formats },
             copy,
             master_is_set: tensor.master_is_set,
             moves_by_kept: tensor.layout.moves_by_kept,
             // Its own steps too: k stands still where a step makes no progress, or is aborted.
-            noise: mix(tensor.noise ^ tensor.steps),
+            noise: tensor.noise ^ tensor.steps,
             group: tensor.group,
             first: tensor.steps == 0,
             slice: tensor.layout.slice,
             zeros: self.descriptor.copy_of_start.filter(|_| tensor.started_at_zero),
             gradient: Gradient::Given,
             plan: 0, // until there are plans
-            is_coded: formats.are_coded(dtype, copy),
+            is_plain_but_g: tensor.layout.plain,
             blocks_before,
         };
         // SAFETY: `check_arrays` made sure of lengths, types and alignment; the rest is this
@@ -152,66 +159,90 @@ impl Optimizer {
 }
 
 #[inline]
-fn check_gradient_dtype(tensor: &Tensor, given: &TensorStep<'_, '_>) -> Result<()> {
+fn check_gradient_dtype(tensor: &Tensor, g_dtype: DType) -> Result<()> {
     let name = || tensor.name.clone();
-    if given.g_dtype == DType::Q8 || given.g_dtype.working() != tensor.dtype.working() {
-        let (given, parameter) = (given.g_dtype, tensor.dtype);
+    if g_dtype == DType::Q8 || g_dtype.working() != tensor.dtype.working() {
+        let (given, parameter) = (g_dtype, tensor.dtype);
         return Err(Error::GradientDType { tensor: name(), given, parameter });
+    }
+    if !tensor.layout.keeps_gradient {
+        return Ok(());
     }
     let kept = tensor.slots.iter().zip(tensor.layout.formats);
     for (slot, format) in kept.filter(|(slot, _)| slot.init == Init::Gradient) {
-        if format.dtype.size() < given.g_dtype.size()
-            || format.dtype.size() == 2 && format.dtype != given.g_dtype
+        if format.dtype.size() < g_dtype.size()
+            || format.dtype.size() == 2 && format.dtype != g_dtype
         {
-            let (kept, given) = (format.dtype, given.g_dtype);
+            let (kept, given) = (format.dtype, g_dtype);
             return Err(Error::GradientKeptIn { tensor: name(), slot: slot.name, kept, given });
         }
     }
     Ok(())
 }
 
-/// Checks one tensor's arrays, each by itself, and notes them for the check of overlaps. Returns where
-/// its state is.
+/// Whether an array has its length and may be followed.
+#[inline(always)]
+fn check_array(
+    tensor: &Tensor,
+    start: *const u8,
+    align: usize,
+    (len, registered): (usize, usize),
+    what: &'static str,
+) -> Result<()> {
+    let name = || tensor.name.clone();
+    if len != registered {
+        return Err(Error::Length { tensor: name(), what, given: len, registered });
+    }
+    if len > 0 && start.is_null() {
+        return Err(Error::Null { tensor: name(), what, len });
+    }
+    if len > 0 && !start.addr().is_multiple_of(align) {
+        return Err(Error::Misaligned { tensor: name(), what, align });
+    }
+    Ok(())
+}
+
+/// Checks one tensor's parameter and gradient, each by itself, and notes them for the check of overlaps.
 #[inline]
 pub(super) fn check_arrays(
     tensor: &Tensor,
     given: &TensorStep<'_, '_>,
     overlap: &mut OverlapCheck,
-) -> Result<[*mut u8; MAX_SLOTS]> {
-    let name = || tensor.name.clone();
-    tensor.require_dtype(given.dtype)?;
-    if !given.g.is_null() {
-        check_gradient_dtype(tensor, given)?;
+) -> Result<()> {
+    if let Some(dtype) = given.dtype {
+        tensor.require_dtype(dtype)?;
     }
-    let array = |start: *const u8, align: usize, (len, registered): (usize, usize), what| {
-        if len != registered {
-            return Err(Error::Length { tensor: name(), what, given: len, registered });
-        }
-        if len > 0 && start.is_null() {
-            return Err(Error::Null { tensor: name(), what, len });
-        }
-        if len > 0 && !start.addr().is_multiple_of(align) {
-            return Err(Error::Misaligned { tensor: name(), what, align });
-        }
-        Ok(())
-    };
     let mut span = |start: *const u8, bytes, what| {
         overlap.push(Span { start: start.addr(), bytes, tensor: given.id.index(), what });
     };
     let size = tensor.dtype.size();
-    array(given.p, size, (given.p_len, tensor.len), "the parameter")?;
+    let g_dtype = given.g_dtype(tensor);
+    if !given.g.is_null() {
+        check_gradient_dtype(tensor, g_dtype)?;
+    }
+    check_array(tensor, given.p, size, (given.p_len, tensor.len), "the parameter")?;
     span(given.p, tensor.len * size, What::Parameter);
     if !given.g.is_null() {
         let rows = given.rows.map(|rows| rows.count.saturating_mul(tensor.width.unwrap_or(0)));
-        let (registered, size) = (rows.unwrap_or(tensor.len), given.g_dtype.size());
+        let (registered, size) = (rows.unwrap_or(tensor.len), g_dtype.size());
         let len = given.g_len.unwrap_or(registered);
-        array(given.g, size, (len, registered), "the gradient")?;
+        check_array(tensor, given.g, size, (len, registered), "the gradient")?;
         span(given.g, registered.saturating_mul(size), What::Gradient);
     }
+    Ok(())
+}
+
+/// The same of its state: where that is.
+pub(super) fn check_state(
+    tensor: &Tensor,
+    given: &TensorStep<'_, '_>,
+    overlap: &mut OverlapCheck,
+) -> Result<[*mut u8; MAX_SLOTS]> {
     let of_caller = tensor.owner == StateOwner::Caller;
     let expected = if of_caller { tensor.arrays() } else { 0 };
     if given.states != expected {
-        return Err(Error::StateCount { tensor: name(), expected, given: given.states });
+        let tensor = tensor.name.clone();
+        return Err(Error::StateCount { tensor, expected, given: given.states });
     }
     if !of_caller {
         return Ok(tensor.own_state());
@@ -226,11 +257,12 @@ pub(super) fn check_arrays(
         // In bytes where a part of an element, or an exponent, is left over.
         let unit = if bytes.is_multiple_of(size) { size } else { 1 };
         let lens = (bytes / unit, registered / unit);
-        array(given.state[slot], size, lens, tensor.array_name(slot))?;
+        check_array(tensor, given.state[slot], size, lens, tensor.array_name(slot))?;
         // Where there are no elements the pointer is never followed, whatever it is.
         if registered > 0 {
             state[slot] = given.state[slot];
-            span(state[slot], registered, What::State);
+            let (start, tensor, what) = (state[slot].addr(), given.id.index(), What::State);
+            overlap.push(Span { start, bytes: registered, tensor, what });
         }
     }
     Ok(state)

@@ -1,6 +1,6 @@
 //! What a step is given of a tensor.
 
-use super::tensor::{MAX_STATE, TensorId};
+use super::tensor::{MAX_STATE, Tensor, TensorId};
 use crate::algorithm::MAX_SLOTS;
 use crate::dtype::{DType, Element};
 use std::marker::PhantomData;
@@ -74,12 +74,14 @@ impl Rows {
 #[derive(Debug)]
 pub struct TensorStep<'p, 'g> {
     pub(super) id: TensorId,
-    pub(super) dtype: DType,
+    /// `None` where the caller vouched that it is the registered one.
+    pub(super) dtype: Option<DType>,
     pub(super) p: *mut u8,
     pub(super) p_len: usize,
     /// Null where the gradient is absent.
     pub(super) g: *const u8,
-    pub(super) g_dtype: DType,
+    /// `None` where it is the parameter's.
+    pub(super) g_dtype: Option<DType>,
     /// `None` where the caller vouched for the length.
     pub(super) g_len: Option<usize>,
     /// Where the gradient is of single rows: which.
@@ -106,11 +108,11 @@ impl<'p, 'g> TensorStep<'p, 'g> {
     pub fn new<P: Element, G: Element>(id: TensorId, p: &'p mut [P], g: &'g [G]) -> Self {
         TensorStep {
             id,
-            dtype: P::DTYPE,
+            dtype: Some(P::DTYPE),
             p: p.as_mut_ptr().cast(),
             p_len: p.len(),
             g: g.as_ptr().cast(),
-            g_dtype: G::DTYPE,
+            g_dtype: Some(G::DTYPE),
             g_len: Some(g.len()),
             rows: None,
             state: [ptr::null_mut(); MAX_SLOTS],
@@ -147,6 +149,17 @@ impl<'p, 'g> TensorStep<'p, 'g> {
         self
     }
 
+    /// The same arrays for as long as this is borrowed.
+    pub(super) fn reborrow(&mut self) -> TensorStep<'_, '_> {
+        TensorStep { borrow: PhantomData, ..*self }
+    }
+
+    /// The type of the gradient's elements.
+    #[inline]
+    pub(super) fn g_dtype(&self, tensor: &Tensor) -> DType {
+        self.g_dtype.unwrap_or(tensor.dtype)
+    }
+
     /// State that the caller keeps, in the order of
     /// [`Optimizer::state_names`](crate::Optimizer::state_names), all of one type and as long as
     /// [`Optimizer::state_len`](crate::Optimizer::state_len) says.
@@ -180,15 +193,15 @@ impl<'p, 'g> TensorStep<'p, 'g> {
     /// # Safety
     /// As of `g` in [`from_raw`](Self::from_raw): it points to elements of `dtype`.
     pub unsafe fn with_raw_gradient_dtype(mut self, dtype: DType) -> Self {
-        self.g_dtype = dtype;
+        self.g_dtype = Some(dtype);
         self
     }
 
-    /// From raw parts, for other languages. Lengths, nulls, alignment and overlaps are checked by
-    /// the step; a null `g` is an absent gradient.
+    /// From raw parts, for other languages. Types, lengths, nulls, alignment and overlaps are checked
+    /// by the step; a null `g` is an absent gradient, and a `dtype` of `None` the registered one.
     ///
     /// # Safety
-    /// Until the step has returned, `p` points to `len` elements of `dtype` that may be read and
+    /// Until the step has returned, `p` points to `len` elements of that type that may be read and
     /// written, and each of `state` that is not null to as many bytes as
     /// [`Optimizer::state_bytes`](crate::Optimizer::state_bytes) says; `g`, if not null, points to `len`
     /// that may be read; no other thread uses them. All are initialised. In a step in parts this holds
@@ -197,7 +210,7 @@ impl<'p, 'g> TensorStep<'p, 'g> {
     #[inline]
     pub unsafe fn from_raw(
         id: TensorId,
-        dtype: DType,
+        dtype: impl Into<Option<DType>>,
         len: usize,
         p: *mut u8,
         g: *const u8,
@@ -209,11 +222,11 @@ impl<'p, 'g> TensorStep<'p, 'g> {
         }
         TensorStep {
             id,
-            dtype,
+            dtype: dtype.into(),
             p,
             p_len: len,
             g,
-            g_dtype: dtype,
+            g_dtype: None,
             g_len: Some(len),
             rows: None,
             state: slots,

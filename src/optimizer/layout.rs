@@ -24,6 +24,10 @@ pub(super) struct Layout {
     pub(super) master: bool,
     /// Of the slots, in their order.
     pub(super) formats: [Format; MAX_SLOTS],
+    /// The parameter and all of that are of the type that lane functions compute in.
+    pub(super) plain: bool,
+    /// Gradients are kept until the next step.
+    pub(super) keeps_gradient: bool,
     /// The step depends on state that is rounded.
     pub(super) moves_by_kept: bool,
 }
@@ -59,6 +63,8 @@ impl Layout {
             moment,
             master,
             formats,
+            plain: p == p.working() && formats.iter().all(|format| format.dtype == p),
+            keeps_gradient: slots.iter().any(|slot| slot.init == Init::Gradient),
             moves_by_kept: rounded && descriptor.moves_by_state,
         })
     }
@@ -71,6 +77,8 @@ impl Layout {
             moment: true,
             master: false,
             formats: [Format::new(dtype, false); MAX_SLOTS],
+            plain: true,
+            keeps_gradient: false,
             moves_by_kept: false,
         }
     }

@@ -29,6 +29,7 @@ unsafe impl Sync for StateMemory {}
 /// The arrays of a tensor whose state is the library's, by slot: where they start lies side by side, as
 /// each step copies it.
 #[derive(Debug)]
+#[repr(C)]
 pub(super) struct OwnState {
     starts: [*mut u8; MAX_SLOTS],
     bytes: [usize; MAX_SLOTS],

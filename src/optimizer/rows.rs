@@ -1,6 +1,6 @@
 //! Tables whose gradients are of single rows, as an embedding layer gives them.
 
-use super::gather::{Unit, check_arrays};
+use super::gather::{Unit, check_arrays, check_state};
 use super::given::{Rows, TensorStep};
 use super::overlap::{OverlapCheck, Span, What};
 use super::tensor::{StateOwner, Tensor};
@@ -58,9 +58,11 @@ impl Optimizer {
         unit: &mut Unit,
     ) -> Result<()> {
         let tensor = self.registered(given.id)?;
-        let state = check_arrays(tensor, given, overlap)?;
-        if given.g_dtype != tensor.dtype {
-            let (tensor, given, parameter) = (tensor.name.clone(), given.g_dtype, tensor.dtype);
+        check_arrays(tensor, given, overlap)?;
+        let state = check_state(tensor, given, overlap)?;
+        let g_dtype = given.g_dtype(tensor);
+        if g_dtype != tensor.dtype {
+            let (tensor, given, parameter) = (tensor.name.clone(), g_dtype, tensor.dtype);
             return Err(Error::GradientDType { tensor, given, parameter });
         }
         if given.g.is_null() {

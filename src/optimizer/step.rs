@@ -12,9 +12,7 @@ use crate::engine::exact_sum::ExactSum;
 use crate::engine::job::Job;
 use crate::engine::slices::Slice;
 use crate::engine::sweep::{Kernels, Sweep};
-#[cfg(doc)]
-use crate::error::Error;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::kernel::coded::coded_fn;
 use crate::kernel::fp_env::FpEnv;
 use crate::kernel::scan::saturate;
@@ -57,9 +55,22 @@ impl Optimizer {
     /// The same inputs give the same bits for any number of threads, any instruction set and any
     /// order of `tensors`, whatever floating-point environment the caller has set.
     pub fn step(&mut self, tensors: &mut [TensorStep<'_, '_>]) -> Result<StepReport> {
+        self.step_each(tensors.iter_mut().map(|tensor| Ok(tensor.reborrow())))
+    }
+
+    /// [`step`](Self::step) of tensors that are made one after the other, such as from what another
+    /// language describes them by: nobody keeps a list of them.
+    ///
+    /// # Errors
+    /// As `step`, and the first that `tensors` has: nothing has been written then.
+    pub fn step_each<'p, 'g, E: From<Error>>(
+        &mut self,
+        tensors: impl IntoIterator<Item = Result<TensorStep<'p, 'g>, E>>,
+    ) -> Result<StepReport, E> {
         let env = FpEnv::set_default();
         let mut scratch = std::mem::take(&mut self.scratch);
-        let report = self.step_in_default_env(&mut scratch, tensors);
+        let gathered = self.gather(&mut scratch, tensors.into_iter());
+        let report = gathered.and_then(|()| Ok(self.step_in_default_env(&mut scratch)?));
         scratch.units.iter_mut().for_each(Unit::clear);
         self.scratch = scratch;
         drop(env);
@@ -71,13 +82,7 @@ impl Optimizer {
 
     // Not inlined: no float operation may move out of the environment that `step` sets.
     #[inline(never)]
-    fn step_in_default_env(
-        &mut self,
-        scratch: &mut Scratch,
-        tensors: &[TensorStep<'_, '_>],
-    ) -> Result<StepReport> {
-        self.refuse_unusable()?;
-        self.gather(scratch, tensors)?;
+    fn step_in_default_env(&mut self, scratch: &mut Scratch) -> Result<StepReport> {
         for (i, unit) in scratch.units.iter_mut().enumerate() {
             unit.lr = self.common_lr(i)?;
         }

@@ -50,31 +50,33 @@ pub enum StateOwner {
 }
 
 /// A tensor as registered.
+// In this order: what every step reads lies together, since it comes from afar where tensors are many.
 #[derive(Debug)]
+#[repr(C)]
 pub(super) struct Tensor {
-    pub(super) name: String,
-    /// Stands for the name in the noise of stochastic rounding.
-    pub(super) noise: u64,
     pub(super) group: usize,
-    pub(super) dtype: DType,
     pub(super) len: usize,
     /// Updates since its state was set up; 0 where it has yet to be.
     pub(super) steps: u64,
+    /// The step that last named it, to find one given twice.
+    pub(super) seen: AtomicU64,
+    /// Stands for the name in the noise of stochastic rounding.
+    pub(super) noise: u64,
+    pub(super) layout: Layout,
+    pub(super) dtype: DType,
+    pub(super) owner: StateOwner,
     /// Whether some gradient of its was not 0, coupled decay included.
     pub(super) moved: bool,
     /// Whether its master copy, where it has one, holds the parameter: it does from its first step on.
     pub(super) master_is_set: bool,
     /// Whether it was 0 all over at its first gradient, so that its copy of that needs no memory.
     pub(super) started_at_zero: bool,
-    /// The step that last named it, to find one given twice.
-    pub(super) seen: AtomicU64,
-    pub(super) owner: StateOwner,
-    pub(super) layout: Layout,
-    pub(super) slots: &'static [Slot],
     /// Elements of a row, of a table whose gradients are of single rows.
     pub(super) width: Option<usize>,
     /// Where the library owns it; a slot without elements has no memory.
     own: OwnState,
+    pub(super) slots: &'static [Slot],
+    pub(super) name: String,
 }
 
 impl Tensor {

@@ -282,6 +282,45 @@ fn raw_arrays_are_checked() {
     assert_says(&error, &["parameter", "gradient", "\"t0\""]);
 }
 
+/// Tensors that are made as they are asked for: what they are refused for is what a list is, and what
+/// their maker fails with ends the step before anything is written.
+#[test]
+fn tensors_made_one_by_one_are_those_of_a_list() {
+    #[derive(Debug, PartialEq)]
+    enum Failed {
+        Making,
+        Step(Error),
+    }
+    impl From<Error> for Failed {
+        fn from(error: Error) -> Self {
+            Failed::Step(error)
+        }
+    }
+    let (mut listed, mut made) = (Run::<f32>::new(&adam()), Run::<f32>::new(&adam()));
+    for run in [&mut listed, &mut made] {
+        run.add(0, vec![1.0, 2.0, 3.0]);
+        run.add(0, vec![4.0; 2]);
+    }
+    let (first, second) = ([0.5f32, -1.0, 2.0], [1.0f32; 2]);
+    let mut step = |len: usize, fails: bool| {
+        let (w, [p, q]) = (&made.ids, &mut made.p[..]) else { unreachable!() };
+        let given = [
+            Ok(TensorStep::new(w[0], p, &first[..])),
+            Ok(TensorStep::new(w[1], q, &second[..len])),
+        ];
+        let last = fails.then_some(Err(Failed::Making));
+        made.optimizer.step_each(given.into_iter().chain(last)).map(|_| made.bits())
+    };
+    let started = step(2, false).unwrap();
+    listed.step(&[Some(&first), Some(&second)]).unwrap();
+    assert_eq!(started, listed.bits());
+    assert_eq!(step(2, true), Err(Failed::Making));
+    assert!(matches!(step(1, false), Err(Failed::Step(Error::Length { given: 1, .. }))));
+    // Neither of them has left anything behind.
+    listed.step(&[Some(&first), Some(&second)]).unwrap();
+    assert_eq!(step(2, false), Ok(listed.bits()));
+}
+
 #[test]
 fn parameters_may_not_overlap_and_gradients_may() {
     let mut run = Run::<f32>::new(&adam());
