@@ -205,6 +205,13 @@ impl<E, const SLOTS: usize> Arrays<E, SLOTS> {
     }
 }
 
+/// Whether the gradient is loaded two rows ahead, for which there are registers. A load waits for an
+/// earlier store that lies as far into its page, and small arrays often lie so that a row of the gradient does
+/// where the parameter's row before it or the one before that does.
+const fn loads_ahead<S: Simd, E: LaneElement>() -> bool {
+    S::REGISTER_COUNT > 16 && Lanes::<S, E>::PER_ROW == 1
+}
+
 /// Rows for which memory is asked at once: few enough that requests do not wait for one another.
 const FEW: usize = 8;
 
@@ -264,7 +271,8 @@ where
         }
     }
 
-    /// One register: its elements from `at` on, or those of them that a mask has.
+    /// One register: its elements from `at` on, or those of them that a mask has. Their gradient is
+    /// loaded, or has been.
     ///
     /// # Safety
     /// `arrays` hold these elements, as [`new`](Kernel::new) says of them.
@@ -275,6 +283,7 @@ where
         arrays: &Arrays<E, SLOTS>,
         at: usize,
         mask: Option<E::Mask<S>>,
+        g: Option<E::Reg<S>>,
         (run, register): (&mut [[E::Reg<S>; ROW]; SUMS], usize),
     ) {
         let load = |from: *const E| {
@@ -287,7 +296,7 @@ where
             // SAFETY: as above.
             unsafe { mask.map_or_else(|| lanes.store(to, x), |mask| lanes.store_some(mask, to, x)) }
         };
-        let (p, g) = (load(arrays.p), load(arrays.g));
+        let (p, g) = (load(arrays.p), g.unwrap_or_else(|| load(arrays.g)));
         let (mut state, mut sums) = ([p; SLOTS], [p; SUMS]);
         for slot in 0..SLOTS {
             if R::STATE[slot].is_read(PASS) {
@@ -337,7 +346,7 @@ where
         for register in 0..Lanes::<S, E>::PER_ROW {
             let at = at + register * Lanes::<S, E>::LEN;
             // SAFETY: `register` counts the registers of the row, which the arrays hold.
-            unsafe { Self::register(lanes, coeffs, arrays, at, None, (run, register)) };
+            unsafe { Self::register(lanes, coeffs, arrays, at, None, None, (run, register)) };
         }
     }
 
@@ -359,10 +368,11 @@ where
         }
         for register in 0..len.div_ceil(Lanes::<S, E>::LEN) {
             let skipped = register * Lanes::<S, E>::LEN;
-            let mask = Some(lanes.first(Lanes::<S, E>::LEN.min(len - skipped)));
+            let mask = lanes.first(Lanes::<S, E>::LEN.min(len - skipped));
             // SAFETY: the arrays hold `len` elements, and the mask has none beyond.
             unsafe {
-                Self::register(lanes, coeffs, arrays, at + skipped, mask, (run, register));
+                let at = at + skipped;
+                Self::register(lanes, coeffs, arrays, at, Some(mask), None, (run, register));
             }
         }
     }
@@ -441,7 +451,7 @@ where
         let blocks = &blocks[..if most == 1 { 1 } else { blocks.len().min(most) }];
         for (block, wide) in blocks.iter().zip(&mut wide) {
             let wide = wide.write([[0.0; ROW]; SUMS]);
-            let arrays = Arrays::of(&block.streams);
+            let arrays = Arrays::<E, SLOTS>::of(&block.streams);
             let ahead = block.ahead.unwrap_or(Ahead { streams: &block.streams, len: 0 });
             let (ahead, rows_ahead) = (Arrays::of(ahead.streams), ahead.len.div_ceil(ROW));
             let at_once = if rows_ahead == 0 { RUN } else { FEW };
@@ -453,6 +463,21 @@ where
                 while row < end {
                     let few = end.min(row + at_once);
                     Self::ask(&ahead, row..few.min(rows_ahead));
+                    if loads_ahead::<S, E>() {
+                        // SAFETY: there is a row `few - 1`, as `row < few`.
+                        let g = |row: usize| unsafe {
+                            lanes.load(arrays.g.wrapping_add(row.min(few - 1) * ROW))
+                        };
+                        let (mut this, mut next) = (g(row), g(row + 1));
+                        while row < few {
+                            let then = g(row + 2);
+                            let (at, given, to) = (row * ROW, Some(this), (&mut run, 0));
+                            // SAFETY: as below, a register to a row.
+                            unsafe { Self::register(lanes, &coeffs, &arrays, at, None, given, to) };
+                            (this, next) = (next, then);
+                            row += 1;
+                        }
+                    }
                     while row < few {
                         // SAFETY: `row < len/16`, so 16 elements from there on lie within the
                         // arrays that `new`'s caller vouched for.
