@@ -5,7 +5,7 @@ pub use half::{bf16, f16};
 /// The type of the elements of a tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-#[repr(u8)]
+#[repr(u8)] // of which steps copy many
 pub enum DType {
     /// 32-bit IEEE 754 floating point.
     F32 = 1,

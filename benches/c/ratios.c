@@ -87,13 +87,16 @@ static void hold_d(struct problem *problem) {
 
 /* How parameters and gradients lie: as frameworks allocate them, first the one and then the other, or each
  * gradient behind its parameter. */
-enum layout { APART, PAIRED };
+enum layout { BY_KIND, PAIRED };
 
 static void allocate(dadapt_tensor *tensor, int gradient) {
     float *made = array(tensor->len);
     for (size_t j = 0; j < tensor->len; j++)
         made[j] = gradient ? 1e-2f * ((float)(j * 7919 % 1000) - 499.5f) : 1;
-    *(gradient ? (float **)&tensor->g : (float **)&tensor->p) = made;
+    if (gradient)
+        tensor->g = made;
+    else
+        tensor->p = made;
 }
 
 static struct problem problem_laid(const struct algorithm *algorithm, size_t count, const size_t *lens,
@@ -122,7 +125,7 @@ static struct problem problem_laid(const struct algorithm *algorithm, size_t cou
             allocate(tensor, 1);
         problem.len += lens[i];
     }
-    for (size_t i = 0; layout == APART && i < count; i++)
+    for (size_t i = 0; layout == BY_KIND && i < count; i++)
         allocate(&problem.tensors[i], 1);
     hold_d(&problem);
     problem.state = calloc(count * problem.states, sizeof *problem.state);
@@ -139,7 +142,7 @@ static struct problem problem_laid(const struct algorithm *algorithm, size_t cou
 
 static struct problem problem_new(const struct algorithm *algorithm, size_t count, const size_t *lens,
                                   int threads) {
-    return problem_laid(algorithm, count, lens, threads, APART);
+    return problem_laid(algorithm, count, lens, threads, BY_KIND);
 }
 
 static void problem_free(struct problem *problem) {
@@ -426,9 +429,9 @@ int main(int argc, char **argv) {
         thousand[i] = 1000;
     size_t tensors = gpt2(shapes);
     for (int t = 1; t <= 2; t++) {
-        many("1,000 of 1,000", 1000, thousand, t, APART);
+        many("1,000 of 1,000", 1000, thousand, t, BY_KIND);
         many("1,000 of 1,000, in pairs", 1000, thousand, t, PAIRED);
-        many("GPT-2", tensors, shapes, t, APART);
+        many("GPT-2", tensors, shapes, t, BY_KIND);
     }
     for (const struct algorithm *a = ALGORITHMS; a < ALGORITHMS + 2; a++)
         for (size_t len = 10000; len <= 10000000; len *= 10)

@@ -128,7 +128,7 @@ pub struct dadapt_report {
     pub overflows: u64,
 }
 
-/// What an optimizer's steps use again, and who gets its log.
+/// Who gets an optimizer's log.
 #[derive(Debug)]
 pub(crate) struct Steps {
     callback: dadapt_log_callback,

@@ -117,10 +117,11 @@ unsafe fn read_tensor(
         return Err(Failure::new(DADAPT_ERROR_RESERVED, detail));
     }
     let id = TensorId::from_code(given!(id));
-    let dtype = match given!(dtype) {
-        0 => None, // the registered one
-        code => Some(DType::from_code(code)?),
+    let dtype_of = |code| match code {
+        0 => Ok(None),
+        code => DType::from_code(code).map(Some),
     };
+    let (dtype, g_dtype) = (dtype_of(given!(dtype))?, dtype_of(given!(g_dtype))?);
     let (states, state_count) = (given!(state), given!(state_count));
     if states.is_null() && state_count > 0 {
         let detail = format!("{place}state is NULL, and state_count is {state_count}");
@@ -139,12 +140,10 @@ unsafe fn read_tensor(
     }
     let (len, p, g) = (given!(len), given!(p).cast(), given!(g).cast());
     // SAFETY: this function's contract.
-    let mut step = unsafe { TensorStep::from_raw(id, dtype, len, p, g, &state[..state_count]) };
-    if given!(g_dtype) != 0 {
-        let dtype = DType::from_code(given!(g_dtype))?;
-        // SAFETY: as above.
-        step = unsafe { step.with_raw_gradient_dtype(dtype) };
-    }
+    let step = unsafe {
+        TensorStep::from_raw(id, dtype, len, p, g, &state[..state_count])
+            .with_raw_gradient_dtype(g_dtype)
+    };
     let (rows, row_count) = (given!(rows), given!(row_count));
     let index = match given!(row_type) {
         0 if row_count == 0 && rows.is_null() => return Ok(step),
@@ -184,7 +183,7 @@ impl Descriptors {
         Ok(Descriptors { start, n, stride })
     }
 
-    /// What they describe, up to the first that is wrong.
+    /// What they describe, or what is wrong with them.
     ///
     /// # Safety
     /// `new`'s contract holds until the iterator has ended, and the arrays are as `dadapt_optimizer_step`

@@ -80,8 +80,8 @@ impl Job {
         self.copy.is_none() && self.formats.p != self.dtype
     }
 
-    /// Whether its arrays are of another's plain type and start where the processor does not expect it:
-    /// what follows an array within a few lines it asks for by itself.
+    /// Whether its arrays are of another's plain type and some start where the processor does not expect
+    /// it: what follows an array within a few lines it asks for by itself.
     #[inline]
     pub(super) fn lies_apart_from(&self, before: &Job) -> bool {
         const NEAR: usize = 256;
@@ -90,9 +90,11 @@ impl Job {
             to.addr().wrapping_sub(from.addr()).wrapping_sub(bytes) <= NEAR
         };
         let (from, to) = (&before.streams, &self.streams);
-        !self.is_coded()
-            && self.dtype == before.dtype
-            && !(follows(to.p, from.p) && follows(to.g, from.g))
+        let mut all_follow = follows(to.p, from.p) & follows(to.g, from.g);
+        for (to, from) in to.state.iter().zip(from.state) {
+            all_follow &= to.is_null() | follows(*to, from);
+        }
+        !self.is_coded() && self.dtype == before.dtype && !all_follow
     }
 
     /// Asks for the beginnings of the arrays: those of small tensors each start cold.

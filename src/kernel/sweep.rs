@@ -477,12 +477,13 @@ where
                             (this, next) = (next, then);
                             row += 1;
                         }
-                    }
-                    while row < few {
-                        // SAFETY: `row < len/16`, so 16 elements from there on lie within the
-                        // arrays that `new`'s caller vouched for.
-                        unsafe { Self::row(lanes, &coeffs, &arrays, row * ROW, &mut run) };
-                        row += 1;
+                    } else {
+                        while row < few {
+                            // SAFETY: `row < len/16`, so 16 elements from there on lie within the
+                            // arrays that `new`'s caller vouched for.
+                            unsafe { Self::row(lanes, &coeffs, &arrays, row * ROW, &mut run) };
+                            row += 1;
+                        }
                     }
                 }
                 Self::widen_all(&run, wide);

@@ -58,7 +58,7 @@ impl Unit {
 
 impl Optimizer {
     /// Checks the arrays and gathers those that the step is about.
-    // Not inlined: no float operation may move out of the environment that `step` sets.
+    // Not inlined: no float operation may move out of the environment that its callers set.
     #[inline(never)]
     pub(super) fn gather<'p, 'g, E: From<Error>>(
         &mut self,
@@ -81,8 +81,8 @@ impl Optimizer {
             if tensor.width.is_some() {
                 self.gather_rows(given, &mut scratch.overlap, unit)?;
             } else {
-                // SAFETY: the overlap check below makes sure that nothing is shared; the borrows of
-                // `TensorStep` outlive this call and the step, which clears the jobs.
+                // SAFETY: the overlap check below makes sure that nothing is shared; what `TensorStep`
+                // borrows it does so beyond this call and the step, which clears the jobs.
                 unsafe { self.gather_dense(given, &mut scratch.overlap, unit)? };
             }
         }
@@ -117,6 +117,7 @@ impl Optimizer {
             return Err(Error::GradientKind { tensor, registered: "dense", given: "rows" });
         }
         check_arrays(tensor, given, overlap)?;
+        // The library's own, which most tensors have, without the detour of a result.
         let mut state = match tensor.owner {
             StateOwner::Library if given.states == 0 => tensor.own_state(),
             _ => check_state(tensor, given, overlap)?,
@@ -150,8 +151,8 @@ impl Optimizer {
             is_plain_but_g: tensor.layout.plain,
             blocks_before,
         };
-        // SAFETY: `check_arrays` made sure of lengths, types and alignment; the rest is this
-        // function's own contract.
+        // SAFETY: `check_arrays` and `check_state` made sure of lengths, types and alignment; the rest is
+        // this function's own contract.
         unsafe { unit.jobs.push(job) };
         unit.active.push(given.id);
         Ok(())

@@ -150,6 +150,7 @@ impl<'p, 'g> TensorStep<'p, 'g> {
     }
 
     /// The same arrays for as long as this is borrowed.
+    #[inline]
     pub(super) fn reborrow(&mut self) -> TensorStep<'_, '_> {
         TensorStep { borrow: PhantomData, ..*self }
     }
@@ -188,12 +189,12 @@ impl<'p, 'g> TensorStep<'p, 'g> {
         self
     }
 
-    /// Makes the gradient one of another type, for other languages.
+    /// Makes the gradient one of another type, for other languages; `None` is the parameter's.
     ///
     /// # Safety
     /// As of `g` in [`from_raw`](Self::from_raw): it points to elements of `dtype`.
-    pub unsafe fn with_raw_gradient_dtype(mut self, dtype: DType) -> Self {
-        self.g_dtype = Some(dtype);
+    pub unsafe fn with_raw_gradient_dtype(mut self, dtype: impl Into<Option<DType>>) -> Self {
+        self.g_dtype = dtype.into();
         self
     }
 

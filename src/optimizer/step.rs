@@ -59,10 +59,16 @@ impl Optimizer {
     }
 
     /// [`step`](Self::step) of tensors that are made one after the other, such as from what another
-    /// language describes them by: nobody keeps a list of them.
+    /// language describes them by, and so need no list.
+    ///
+    /// `tensors` is asked for them before anything is written, in the floating-point environment of the
+    /// step, and no further after an error; a panic of its leaves everything as it was.
     ///
     /// # Errors
     /// As `step`, and the first that `tensors` has: nothing has been written then.
+    ///
+    /// # Determinism
+    /// As `step`.
     pub fn step_each<'p, 'g, E: From<Error>>(
         &mut self,
         tensors: impl IntoIterator<Item = Result<TensorStep<'p, 'g>, E>>,
@@ -80,7 +86,7 @@ impl Optimizer {
         report
     }
 
-    // Not inlined: no float operation may move out of the environment that `step` sets.
+    // Not inlined: no float operation may move out of the environment that `step_each` sets.
     #[inline(never)]
     fn step_in_default_env(&mut self, scratch: &mut Scratch) -> Result<StepReport> {
         for (i, unit) in scratch.units.iter_mut().enumerate() {

@@ -304,19 +304,23 @@ fn tensors_made_one_by_one_are_those_of_a_list() {
     let (first, second) = ([0.5f32, -1.0, 2.0], [1.0f32; 2]);
     let mut step = |len: usize, fails: bool| {
         let (w, [p, q]) = (&made.ids, &mut made.p[..]) else { unreachable!() };
-        let given = [
-            Ok(TensorStep::new(w[0], p, &first[..])),
-            Ok(TensorStep::new(w[1], q, &second[..len])),
-        ];
+        let mut w = w.iter();
+        let mut next = |p, g| Ok(TensorStep::new(*w.next().unwrap(), p, g));
+        let given = [(p, 0), (q, 1)].into_iter().map(|(p, i)| match i {
+            0 => next(p, &first[..]),
+            _ => next(p, &second[..len]),
+        });
         let last = fails.then_some(Err(Failed::Making));
-        made.optimizer.step_each(given.into_iter().chain(last)).map(|_| made.bits())
+        made.optimizer.step_each(given.chain(last)).map(|_| made.bits())
     };
     let started = step(2, false).unwrap();
     listed.step(&[Some(&first), Some(&second)]).unwrap();
     assert_eq!(started, listed.bits());
     assert_eq!(step(2, true), Err(Failed::Making));
     assert!(matches!(step(1, false), Err(Failed::Step(Error::Length { given: 1, .. }))));
-    // Neither of them has left anything behind.
+    let panics = std::panic::AssertUnwindSafe(|| step(3, false));
+    assert!(std::panic::catch_unwind(panics).is_err(), "there are but 2");
+    // None of them has left anything behind.
     listed.step(&[Some(&first), Some(&second)]).unwrap();
     assert_eq!(step(2, false), Ok(listed.bits()));
 }

@@ -68,21 +68,23 @@ static double d_of(const dadapt_optimizer *optimizer)
     return d;
 }
 
-/* Counts `STEPS` steps of `tensors` tensors, `len` elements each, under that name. */
-static void count(struct kind kind, const char *what, size_t tensors, size_t len, double d_cap,
-                  int non_finite)
+/* Counts `STEPS` steps of `tensors` tensors, `len` elements each, under that name. All parameters lie together and then
+ * all gradients, or, where `paired`, each gradient behind its parameter. */
+static void count_laid(struct kind kind, const char *what, size_t tensors, size_t len, double d_cap,
+                       int non_finite, int paired)
 {
     const size_t size = kind.dtype == DADAPT_DTYPE_F32 ? sizeof(float) : sizeof(double);
     dadapt_optimizer *optimizer = optimizer_of(kind, d_cap, non_finite);
     dadapt_tensor *list = calloc(tensors, sizeof *list);
-    char *p = malloc(tensors * len * size), *g = malloc(tensors * len * size);
-    for (size_t i = 0; i < tensors * len; i++) {
+    char *arrays = malloc(2 * tensors * len * size);
+    for (size_t i = 0; i < 2 * tensors * len; i++) {
         const double value = 1.0 + (double)(i * 7 % 64) / 64.0;
         if (kind.dtype == DADAPT_DTYPE_F32)
-            ((float *)p)[i] = (float)value, ((float *)g)[i] = (float)value;
+            ((float *)arrays)[i] = (float)value;
         else
-            ((double *)p)[i] = value, ((double *)g)[i] = value;
+            ((double *)arrays)[i] = value;
     }
+    const size_t to_next = (paired ? 2 : 1) * len * size, to_g = (paired ? 1 : tensors) * len * size;
     for (size_t i = 0; i < tensors; i++) {
         char name[32];
         uint64_t id;
@@ -91,8 +93,8 @@ static void count(struct kind kind, const char *what, size_t tensors, size_t len
         list[i] = (dadapt_tensor){.struct_size = sizeof *list,
                                   .id = id,
                                   .len = len,
-                                  .p = p + i * len * size,
-                                  .g = g + i * len * size};
+                                  .p = arrays + i * to_next,
+                                  .g = arrays + i * to_next + to_g};
     }
     dadapt_report report = {.struct_size = sizeof report};
     const int adapts = d_of(optimizer) == D0; /* else d is 1 */
@@ -123,8 +125,13 @@ static void count(struct kind kind, const char *what, size_t tensors, size_t len
     }
     dadapt_optimizer_free(optimizer);
     free(list);
-    free(p);
-    free(g);
+    free(arrays);
+}
+
+static void count(struct kind kind, const char *what, size_t tensors, size_t len, double d_cap,
+                  int non_finite)
+{
+    count_laid(kind, what, tensors, len, d_cap, non_finite, 0);
 }
 
 int main(int argc, char **argv)
@@ -157,5 +164,6 @@ int main(int argc, char **argv)
                               argc > 2 ? DADAPT_ISA_AVX2 : DADAPT_ISA_SCALAR, 0};
     count(adam, "small", 1, SMALL, D_CAP, DADAPT_NON_FINITE_PROPAGATE);
     count(adam, "many", MANY, SMALL, D_CAP, DADAPT_NON_FINITE_PROPAGATE);
+    count_laid(adam, "pairs", MANY, SMALL, D_CAP, DADAPT_NON_FINITE_PROPAGATE, 1);
     return 0;
 }

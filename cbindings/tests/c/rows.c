@@ -114,6 +114,10 @@ static void bad_rows_change_nothing(void)
     FAILS(DADAPT_ERROR_GRADIENT_KIND, "dense", dadapt_optimizer_step(optimizer, &t, 1, NULL));
     t = tensor_of(id, LEN, p, before);
     FAILS(DADAPT_ERROR_GRADIENT_KIND, "rows", dadapt_optimizer_step(optimizer, &t, 1, NULL));
+    dadapt_tensor two[2] = {table_of(id, p, g, rows, 2, DADAPT_INDEX_U32), tensor_of(dense, LEN, NULL, before)};
+    FAILS(DADAPT_ERROR_NULL_POINTER, "the parameter", dadapt_optimizer_step(optimizer, two, 2, NULL));
+    two[1].struct_size++;
+    FAILS(DADAPT_ERROR_STRUCT_SIZE, "tensors[1]", dadapt_optimizer_step(optimizer, two, 2, NULL));
     OK(dadapt_optimizer_set_f64(optimizer, DADAPT_ALL_GROUPS, DADAPT_KEY_WEIGHT_DECAY, 0.1));
     t = table_of(id, p, g, rows, 2, DADAPT_INDEX_U32);
     FAILS(DADAPT_ERROR_NOT_FOR_ROWS, "weight_decay", dadapt_optimizer_step(optimizer, &t, 1, NULL));
