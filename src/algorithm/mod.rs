@@ -22,7 +22,7 @@ use crate::error::Error;
 use crate::key::{Key, Options};
 pub(crate) use rule::{
     Cell, Decay, Estimate, Init, Kept, MAX_TOTALS, Role, Rule, Scalars, Slot, Target, Totals,
-    decay, pass,
+    decay, knows, pass,
 };
 
 /// The most state slots of any algorithm, which fixes the size of descriptors.

@@ -297,3 +297,22 @@ pub(crate) trait Rule<const COEFFS: usize, const SLOTS: usize, const SUMS: usize
         Target { d: d_hat, limit: scalars.d * scalars.options.get(Key::GrowthRate) }
     }
 }
+
+/// Whether a rule has that pass with that kind of decay.
+pub(crate) const fn knows<R, const COEFFS: usize, const SLOTS: usize, const SUMS: usize>(
+    pass: u8,
+    decay: u8,
+) -> bool
+where
+    R: Rule<COEFFS, SLOTS, SUMS>,
+{
+    let mut i = 0;
+    while i < R::PASSES.len() {
+        if R::PASSES[i] == pass {
+            // A mend moves along the step alone.
+            return R::DECAY.has(decay) && (pass & pass::MEND == 0 || decay == decay::NONE);
+        }
+        i += 1;
+    }
+    false
+}

@@ -1,7 +1,6 @@
 //! The usual ways of keeping state, each with a kernel of its own, and what has them.
 
-use super::sweep::knows;
-use crate::algorithm::{self, Role, Rule, pass};
+use crate::algorithm::{self, Role, Rule, knows, pass};
 use crate::dtype::DType;
 
 pub(super) const FULL: u8 = 1;

@@ -9,7 +9,7 @@ use super::isa::Token;
 use super::lanes::{LaneElement, Lanes, ROW};
 use super::prefetch::prefetch_row;
 use super::sums::{RUN, Wide, fold, widen};
-use crate::algorithm::{Algorithm, Init, MAX_SUMS, Rule, Visitor, decay, pass};
+use crate::algorithm::{Algorithm, Init, MAX_SUMS, Rule, Visitor, decay, knows, pass};
 use crate::dtype::DType;
 use pulp::{Simd, WithSimd};
 use std::marker::PhantomData;
@@ -147,24 +147,6 @@ where
     let advances = pass == pass::STATE | pass::MOMENT || pass == pass::ADVANCE && SUMS > 0;
     knows::<R, COEFFS, SLOTS, SUMS>(pass, decay)
         || splits && R::DECAY.has(decay) && (advances || pass == pass::MOVE)
-}
-
-pub(super) const fn knows<R, const COEFFS: usize, const SLOTS: usize, const SUMS: usize>(
-    pass: u8,
-    decay: u8,
-) -> bool
-where
-    R: Rule<COEFFS, SLOTS, SUMS>,
-{
-    let mut i = 0;
-    while i < R::PASSES.len() {
-        if R::PASSES[i] == pass {
-            // A mend moves along the step alone.
-            return R::DECAY.has(decay) && (pass & pass::MEND == 0 || decay == decay::NONE);
-        }
-        i += 1;
-    }
-    false
 }
 
 /// # Safety
