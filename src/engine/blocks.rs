@@ -11,7 +11,6 @@ use crate::kernel::block::GroupPlan;
 use crate::kernel::codec::{Format, GROUP, Place};
 use crate::kernel::isa::Token;
 use crate::kernel::scan::{finite_fn, sum_sq_fn};
-use std::iter;
 use std::ops::Range;
 use std::slice;
 use std::sync::Mutex;
@@ -79,12 +78,22 @@ impl Jobs {
     /// them.
     #[inline(always)]
     pub(crate) unsafe fn push(&mut self, job: impl FnOnce(usize) -> Job) {
-        let blocks_before = self.blocks;
+        if self.jobs.len() == self.jobs.capacity() {
+            self.grow();
+        }
         // Made where it stays: a copy would wait for what it copies to be written.
-        self.jobs.extend(iter::once_with(|| job(blocks_before)));
-        let len = self.jobs.last().map_or(0, |job| job.len);
+        let to = self.jobs.spare_capacity_mut();
+        let len = to[0].write(job(self.blocks)).len;
+        // SAFETY: it has just been written.
+        unsafe { self.jobs.set_len(self.jobs.len() + 1) };
         self.blocks += len.div_ceil(BLOCK);
         self.len += len;
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn grow(&mut self) {
+        self.jobs.reserve(1);
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Job> {

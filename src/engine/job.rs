@@ -84,17 +84,19 @@ impl Job {
     /// it: what follows an array within a few lines it asks for by itself.
     #[inline]
     pub(super) fn lies_apart_from(&self, before: &Job) -> bool {
+        /// A power of two.
         const NEAR: usize = 256;
         let bytes = before.len * before.dtype.size();
-        let follows = |to: *const u8, from: *const u8| {
-            to.addr().wrapping_sub(from.addr()).wrapping_sub(bytes) <= NEAR
+        let gap = |to: *const u8, from: *const u8| {
+            to.addr().wrapping_sub(from.addr()).wrapping_sub(bytes)
         };
         let (from, to) = (&before.streams, &self.streams);
-        let mut all_follow = follows(to.p, from.p) & follows(to.g, from.g);
+        // All are below it where together they have no bit above it.
+        let mut gaps = gap(to.p, from.p) | gap(to.g, from.g);
         for (to, from) in to.state.iter().zip(from.state) {
-            all_follow &= to.is_null() | follows(*to, from);
+            gaps |= if to.is_null() { 0 } else { gap(*to, from) };
         }
-        !self.is_coded() && self.dtype == before.dtype && !all_follow
+        !self.is_coded() && self.dtype == before.dtype && gaps >= NEAR
     }
 
     /// Asks for the beginnings of the arrays: those of small tensors each start cold.

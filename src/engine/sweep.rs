@@ -11,6 +11,7 @@ use crate::kernel::block::{
 use crate::kernel::coded::CodedFn;
 use crate::kernel::isa::Token;
 use crate::kernel::kept::Coded;
+use crate::kernel::lanes::ROW;
 use crate::kernel::sweep::{SweepFn, sweep_block};
 use std::mem::MaybeUninit;
 use std::ptr;
@@ -68,19 +69,40 @@ impl<'a> Batch<'a> {
             // SAFETY: this function's own contract.
             return unsafe { self.push_block(job, (start, len), next) };
         }
-        let parts = (0..len).step_by(BLOCK).map(|at| {
-            let part = BLOCK.min(len - at);
-            (start + at, part, next.filter(|_| at + part == len))
-        });
         // SAFETY: as above.
-        parts.map(|(at, len, next)| unsafe { self.push_block(job, (at, len), next) }).sum()
+        unsafe { self.push_blocks(job, (start, len), next) }
+    }
+
+    /// The same of several blocks.
+    ///
+    /// # Safety
+    /// As [`push`](Self::push).
+    #[inline(never)]
+    unsafe fn push_blocks(
+        &mut self,
+        job: &'a Job,
+        (start, len): (usize, usize),
+        next: Option<&'a Job>,
+    ) -> u64 {
+        let plan = &self.sweep.plans[job.plan];
+        if !plan.is_plain(job) {
+            // SAFETY: this function's own contract.
+            return unsafe { self.run_coded(plan, job, (start, len, next)) };
+        }
+        for at in (0..len).step_by(BLOCK) {
+            let part = BLOCK.min(len - at);
+            let next = next.filter(|_| at + part == len);
+            // SAFETY: as above.
+            unsafe { self.push_block(job, (start + at, part), next) };
+        }
+        0
     }
 
     /// The same of a block.
     ///
     /// # Safety
     /// As [`push`](Self::push).
-    #[inline]
+    #[inline(always)]
     unsafe fn push_block(
         &mut self,
         job: &'a Job,
@@ -99,8 +121,12 @@ impl<'a> Batch<'a> {
         }
         // What a first step sets up is to be in the cache when it is swept.
         let most = if job.first { 1 } else { most_blocks(job.dtype.size()) };
-        let next = next.filter(|next| next.lies_apart_from(job));
-        let ahead = next.map(|next| Ahead { streams: &next.streams, len: next.len });
+        let ahead = match next {
+            Some(next) if next.lies_apart_from(job) => {
+                Some(Ahead { streams: &next.streams, len: next.len })
+            }
+            _ => None,
+        };
         let mut streams = job.at(start, self.sweep.slots);
         if job.gradient == Gradient::Zero {
             streams.g = ZEROS.as_ptr();
@@ -134,6 +160,8 @@ impl<'a> Batch<'a> {
         partials.iter().for_each(|partial| self.add(plan, partial));
     }
 
+    /// Sweeps a part of a job whose arrays are not plain.
+    ///
     /// # Safety
     /// As [`push`](Self::push).
     // Not inlined: its copies would be on every stack.
@@ -147,10 +175,29 @@ impl<'a> Batch<'a> {
         if let Some(next) = next {
             next.prefetch();
         }
-        let block = JobBlock { sweep: self.sweep, plan, job, start, len };
-        // SAFETY: this function's own contract.
-        let (partial, lost) = unsafe { block.run() };
-        self.add(plan, &partial);
+        let (mut at, mut lost) = (0, 0);
+        while at < len {
+            let part = |len| JobBlock { sweep: self.sweep, plan, job, start: start + at, len };
+            let mut partials = [[0.0; MAX_SUMS]; BLOCKS];
+            let rest = len - at;
+            let most = rest.min(BLOCKS * BLOCK);
+            // A kernel takes whole rows.
+            let together = if most.is_multiple_of(ROW) { most } else { most / BLOCK * BLOCK };
+            // SAFETY: this function's own contract.
+            let (done, of_part) = unsafe {
+                part(together).run_together(&mut partials).map_or_else(
+                    || {
+                        let (partial, lost) = part(rest.min(BLOCK)).run();
+                        partials[0] = partial;
+                        (rest.min(BLOCK), lost)
+                    },
+                    |lost| (together, lost),
+                )
+            };
+            partials[..done.div_ceil(BLOCK)].iter().for_each(|partial| self.add(plan, partial));
+            at += done;
+            lost += of_part;
+        }
         lost
     }
 
@@ -192,6 +239,28 @@ pub(super) struct JobBlock<'a> {
 }
 
 impl JobBlock<'_> {
+    /// Sweeps blocks that follow each other in one call, where there is a kernel for it: the parameters that
+    /// they send to infinity.
+    ///
+    /// # Safety
+    /// As [`run`](Self::run).
+    unsafe fn run_together(&self, out: &mut [Partial]) -> Option<u64> {
+        let job = self.job;
+        // What stands for zeros is as long as a block.
+        let is_whole = job.gradient == Gradient::Given && job.zeros.is_none();
+        if self.len <= BLOCK
+            || !is_whole
+            || !job.is_coded()
+            || self.plan.is_sliced(job)
+            || job.first
+        {
+            return None;
+        }
+        let (coded, kernel) = (self.sweep.kernels.coded, &self.plan.kernel);
+        // SAFETY: this function's own contract is the kernel's.
+        unsafe { coded(self.token(), kernel, &self.arrays(), self.len, out) }
+    }
+
     /// Its sums, and the parameters that it sends to infinity.
     ///
     /// # Safety
@@ -235,8 +304,9 @@ impl JobBlock<'_> {
         unsafe {
             if self.job.is_coded() {
                 let coded = self.sweep.kernels.coded;
-                if !first && let Some(sums) = coded(token, plan, arrays, len) {
-                    return sums;
+                let mut out = [[0.0; MAX_SUMS]];
+                if !first && let Some(lost) = coded(token, plan, arrays, len, &mut out) {
+                    return (out[0], lost);
                 }
                 return self.decode_and_run(plan, arrays, len);
             }

@@ -229,6 +229,22 @@ mod narrow {
             }
         }
 
+        /// The same with the upper bit in all those above.
+        ///
+        /// # Safety
+        /// As [`load16`](Self::load16).
+        #[inline(always)]
+        pub(crate) unsafe fn load_signed8(self, from: *const u8) -> S::u32s {
+            // SAFETY: as `load16`.
+            unsafe {
+                by_width!(
+                    64 => transmute_copy(&_mm512_cvtepi8_epi32(_mm_loadu_si128(from.cast()))),
+                    32 => transmute_copy(&_mm256_cvtepi8_epi32(_mm_loadl_epi64(from.cast())));
+                    _ => self.splat(*from as i8 as u32)
+                )
+            }
+        }
+
         /// Stores numbers below 2^16.
         ///
         /// # Safety
@@ -312,6 +328,25 @@ mod narrow {
             }
         }
 
+        /// The same with the upper bit in all those above.
+        ///
+        /// # Safety
+        /// As [`load16`](Self::load16).
+        #[inline(always)]
+        pub(crate) unsafe fn load_signed8(self, from: *const u8) -> S::u32s {
+            // SAFETY: as `load16`.
+            unsafe {
+                by_width!(
+                    16 => {
+                        let four = vdup_n_s32(from.cast::<i32>().read_unaligned());
+                        let halves = vmovl_s8(vreinterpret_s8_s32(four));
+                        transmute_copy(&vmovl_s16(vget_low_s16(halves)))
+                    };
+                    _ => self.splat(*from as i8 as u32)
+                )
+            }
+        }
+
         /// Stores numbers below 2^16.
         ///
         /// # Safety
@@ -368,6 +403,14 @@ mod narrow {
         pub(crate) unsafe fn load8(self, from: *const u8) -> S::u32s {
             // SAFETY: this function's own contract.
             self.splat(u32::from(unsafe { *from }))
+        }
+
+        /// # Safety
+        /// An element can be read at `from`.
+        #[inline(always)]
+        pub(crate) unsafe fn load_signed8(self, from: *const u8) -> S::u32s {
+            // SAFETY: this function's own contract.
+            self.splat(unsafe { *from } as i8 as u32)
         }
 
         /// Stores a number below 2^16.

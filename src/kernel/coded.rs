@@ -1,4 +1,4 @@
-//! The one pass over a block whose arrays are not all of f32, as it usually is: codecs beside the lane
+//! The one pass over blocks whose arrays are not all of f32, as it usually is: codecs beside the lane
 //! function.
 //!
 //! There is a kernel for each usual way of keeping state and each pass that whole runs consist of: all at
@@ -10,23 +10,24 @@ mod buffers;
 mod group;
 
 use self::group::CodedKernel;
-use super::block::GroupPlan;
+use super::block::{GroupPlan, Partial};
 use super::codec::short;
 use super::isa::Token;
 use super::kept::Coded;
 use super::lanes::ROW;
 use super::mode::{self, dtype_of, has, is_twin, may_round};
-use crate::algorithm::{Algorithm, MAX_SUMS, Rule, Visitor, decay, pass};
+use crate::algorithm::{Algorithm, Rule, Visitor, decay, pass};
 use std::marker::PhantomData;
 
-/// Sweeps one block: its sums, unweighted, and how many parameters have become infinite by being
-/// rounded. `None` where there is no kernel, and nothing has been done.
+/// Sweeps blocks that follow each other, as many as `out` has room for their sums, unweighted: how many
+/// parameters have become infinite by being rounded. `None` where there is no kernel, and nothing has been
+/// done.
 ///
 /// # Safety
 /// Every array that the plan's pass reads holds `len` elements of its format, aligned, and the
 /// exponents of their groups; none overlaps another, and those other than `g` are used by nobody else.
 pub(crate) type CodedFn =
-    unsafe fn(Token, &GroupPlan, &Coded, len: usize) -> Option<([f64; MAX_SUMS], u64)>;
+    unsafe fn(Token, &GroupPlan, &Coded, len: usize, out: &mut [Partial]) -> Option<u64>;
 
 /// The kernels of an algorithm for every instruction set.
 pub(crate) fn coded_fn(algorithm: Algorithm) -> CodedFn {
@@ -52,7 +53,8 @@ unsafe fn sweep<R, const COEFFS: usize, const SLOTS: usize, const SUMS: usize>(
     plan: &GroupPlan,
     arrays: &Coded,
     len: usize,
-) -> Option<([f64; MAX_SUMS], u64)>
+    out: &mut [Partial],
+) -> Option<u64>
 where
     R: Rule<COEFFS, SLOTS, SUMS>,
 {
@@ -88,12 +90,9 @@ where
                 let kernel = CodedKernel::<
                     R, COEFFS, SLOTS, SUMS, { $decay }, { $pass }, { $mode }, { $pair }
                 > {
-                    token, coeffs, arrays, len, rule: PhantomData
+                    token, coeffs, arrays, len, out, rule: PhantomData
                 };
-                let (sums, lost) = token.dispatch_wide(kernel);
-                let mut out = [0.0; MAX_SUMS];
-                out[..SUMS].copy_from_slice(&sums);
-                return Some((out, lost));
+                return Some(token.dispatch_wide(kernel));
             }
         )+ };
     }

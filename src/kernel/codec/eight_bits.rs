@@ -29,13 +29,14 @@ impl Signed8 {
 }
 
 impl Codec for Signed8 {
-    codes!(u8, load8, store8);
+    codes!(u8, load_signed8, store8);
 
     #[inline(always)]
     fn decode<S: Simd>(bits: Bits<S>, code: S::u32s, scale: Scale) -> S::f32s {
-        let magnitude = Mini::<20> { base: scale.base }.decode(bits, bits.and(code, 0x7f));
-        let sign = bits.and(bits.shl(code, 24), SIGN);
-        bits.float(bits.or(magnitude, sign))
+        let counted = bits.and(bits.shl(code, 20), 0x7f << 20);
+        let mini = Mini::<20> { base: scale.base };
+        let magnitude = mini.magnitude(bits, bits.add(counted, bits.splat(mini.base)));
+        bits.float(bits.or(magnitude, bits.and(code, SIGN)))
     }
     #[inline(always)]
     fn encode<S: Simd>(
@@ -70,8 +71,8 @@ impl Codec for Unsigned8 {
     #[inline(always)]
     fn decode<S: Simd>(bits: Bits<S>, code: S::u32s, scale: Scale) -> S::f32s {
         let value = bits.add(bits.shl(code, 20), bits.splat(scale.base));
-        let is_zero = bits.is_equal(code, bits.splat(0));
-        bits.float(bits.select(is_zero, bits.splat(scale.zero), value))
+        let is_more = bits.is_less(bits.splat(0), code);
+        bits.float(bits.select(is_more, value, bits.splat(scale.zero)))
     }
     #[inline(always)]
     fn encode<S: Simd>(
@@ -81,11 +82,11 @@ impl Codec for Unsigned8 {
         rounding: Rounding<S::u32s>,
     ) -> (S::u32s, S::f32s) {
         let (base, zero) = (bits.splat(scale.base), bits.splat(0));
-        let is_zero = bits.is_equal(x, zero);
+        let is_more = bits.is_less(zero, x);
         let least = bits.max(x, scale.base.wrapping_add(1 << 20));
         let counted = bits.add(least, below_three(bits, rounding));
         let code = bits.shr(bits.sub(counted, base), 20);
-        let value = bits.select(is_zero, zero, bits.and(counted, 0xfff0_0000));
-        (bits.select(is_zero, zero, code), bits.float(value))
+        let value = bits.select(is_more, bits.and(counted, 0xfff0_0000), zero);
+        (bits.select(is_more, code, zero), bits.float(value))
     }
 }

@@ -14,6 +14,7 @@ use super::buffers::{Group, Scratch};
 use crate::algorithm::{self, Cell, Rule, pass};
 use crate::dtype::DType;
 use crate::kernel::bits::Bits;
+use crate::kernel::block::{BLOCK, BLOCKS, Partial};
 use crate::kernel::codec::{Format, GROUP, Scale, elements, magnitudes, masked, noise_at, short};
 use crate::kernel::coeffs::{Aligned, Coeffs, kept_coeffs};
 use crate::kernel::isa::Token;
@@ -28,7 +29,7 @@ use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::{ptr, slice};
 
-/// A block of one algorithm, kind of decay, pass and mode, yet to meet an instruction set.
+/// Blocks of one algorithm, kind of decay, pass and mode, yet to meet an instruction set.
 pub(super) struct CodedKernel<
     'a,
     R,
@@ -43,7 +44,9 @@ pub(super) struct CodedKernel<
     pub(super) token: Token,
     pub(super) coeffs: [f32; COEFFS],
     pub(super) arrays: &'a Coded,
+    /// Of all blocks, up to [`BLOCKS`].
     pub(super) len: usize,
+    pub(super) out: &'a mut [Partial],
     pub(super) rule: PhantomData<R>,
 }
 
@@ -436,10 +439,10 @@ impl<
 where
     R: Rule<COEFFS, SLOTS, SUMS>,
 {
-    type Output = ([f64; SUMS], u64);
+    type Output = u64;
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) -> Self::Output {
+    fn with_simd<S: Simd>(self, simd: S) -> u64 {
         let (lanes, bits) = (Lanes::<S, f32>::new(simd), Bits(simd));
         let zero = lanes.splat(0.0);
         let mut coeffs = Aligned([zero; COEFFS]);
@@ -450,31 +453,40 @@ where
         let mut scratch = MaybeUninit::<Scratch<SLOTS>>::zeroed();
         // SAFETY: zeros are numbers.
         let scratch = unsafe { scratch.assume_init_mut() };
-        let mut wide: [Wide; SUMS] = [[0.0; ROW]; SUMS];
+        let mut wide = [const { MaybeUninit::<[Wide; SUMS]>::uninit() }; BLOCKS];
         let mut run = [[zero; ROW]; SUMS];
         let (mut lost, mut special) = (0, bits.splat(0));
-        for start in (0..self.len).step_by(GROUP) {
-            // SAFETY: `CodedFn`'s contract.
-            unsafe {
-                let group = self.open(start, scratch);
-                let largest = Self::compute(lanes, bits, &coeffs, &group, (&mut run, &mut special));
-                if Self::rounds_any() {
-                    let rest = (largest, &mut scratch.noise, &mut special);
-                    self.round(lanes, bits, &coeffs, &group, rest);
+        let blocks = self.len.div_ceil(BLOCK);
+        for (block, wide) in wide[..blocks].iter_mut().enumerate() {
+            let wide = wide.write([[0.0; ROW]; SUMS]);
+            let end = self.len.min((block + 1) * BLOCK);
+            for start in (block * BLOCK..end).step_by(GROUP) {
+                // SAFETY: `CodedFn`'s contract.
+                unsafe {
+                    let group = self.open(start, scratch);
+                    let sums = (&mut run, &mut special);
+                    let largest = Self::compute(lanes, bits, &coeffs, &group, sums);
+                    if Self::rounds_any() {
+                        let rest = (largest, &mut scratch.noise, &mut special);
+                        self.round(lanes, bits, &coeffs, &group, rest);
+                    }
+                    lost += self.close(&group);
                 }
-                lost += self.close(&group);
-            }
-            let is_run = (start + GROUP).is_multiple_of(RUN * ROW) || start + GROUP >= self.len;
-            if is_run && PASS & pass::SUMS != 0 {
-                for sum in 0..SUMS {
-                    widen::<S, f32>(&run[sum], &mut wide[sum]);
-                    run[sum] = [zero; ROW];
+                let is_run = (start + GROUP).is_multiple_of(RUN * ROW) || start + GROUP >= end;
+                if is_run && PASS & pass::SUMS != 0 {
+                    for sum in 0..SUMS {
+                        widen::<S, f32>(&run[sum], &mut wide[sum]);
+                        run[sum] = [zero; ROW];
+                    }
                 }
             }
         }
-        let mut sums = [0.0; SUMS];
-        for sum in 0..SUMS {
-            sums[sum] = fold(&wide[sum]);
+        for (out, wide) in self.out.iter_mut().zip(&wide[..blocks]) {
+            // SAFETY: the loop above wrote so many.
+            let wide = unsafe { wide.assume_init_ref() };
+            for sum in 0..SUMS {
+                out[sum] = fold(&wide[sum]);
+            }
         }
         if PAIR && elements(bits, special).into_iter().any(|x| x >= short::SPECIAL) {
             // SAFETY: `CodedFn`'s contract.
@@ -483,6 +495,6 @@ where
                 short::FORMAT.round_all(self.token, p, self.copy().place.codes, None)
             };
         }
-        (sums, lost)
+        lost
     }
 }
