@@ -27,8 +27,8 @@ enum Kept {
 #[derive(Clone, Copy, PartialEq)]
 enum Parameters {
     F32,
-    /// One ulp from where they were to start.
-    Nudged,
+    /// So many times an ulp is doubled from where they were to start, up or down.
+    Nudged(u32),
     /// bf16 with a master copy of f32.
     Master,
     /// bf16, stochastically rounded.
@@ -38,7 +38,7 @@ enum Parameters {
 /// What `Mode::parse` knows by name, and what each is.
 pub const NAMED: [(&str, &str); 9] = [
     ("f32", "all in f32"),
-    ("nudged", "f32 from weights one ulp off: what differs by chance"),
+    ("nudged", "f32 from weights one ulp off, nudged=N 2^N ulps: what differs by chance"),
     ("compact", "s in 8 bits, exp_avg and exp_avg_sq in bf16"),
     ("bf16", "all state in bf16"),
     ("q8", "all state in 8 bits"),
@@ -57,9 +57,15 @@ impl Mode {
             slots: Vec::new(),
             parameters: Parameters::F32,
         };
+        if let Some(doubled) = name.strip_prefix("nudged=") {
+            let doubled = doubled.parse().ok().filter(|doubled| *doubled < 23);
+            let doubled = doubled.ok_or_else(|| format!("'{name}': 0 to 22"))?;
+            mode.parameters = Parameters::Nudged(doubled);
+            return Ok(mode);
+        }
         match name {
             "f32" => {}
-            "nudged" => mode.parameters = Parameters::Nudged,
+            "nudged" => mode.parameters = Parameters::Nudged(0),
             "compact" => mode.state = State::Compact,
             "bf16" => mode.state = State::Bf16,
             "q8" => mode.state = State::Q8,
@@ -112,8 +118,12 @@ impl Method {
                 Kept::Nearest => nearest.push(slot.clone()),
             }
         }
-        if mode.parameters == Parameters::Nudged {
-            net.iter_mut().flatten().for_each(|p| *p = f32::from_bits(p.to_bits() + 1));
+        if let Parameters::Nudged(doubled) = mode.parameters {
+            let by = f32::EPSILON * (1u32 << doubled) as f32;
+            for (i, p) in net.iter_mut().flatten().enumerate() {
+                let is_up = i.wrapping_mul(2_654_435_761) >> 16 & 1 == 0;
+                *p *= 1.0 + if is_up { by } else { -by };
+            }
         }
         let short = matches!(mode.parameters, Parameters::Master | Parameters::Rounded)
             .then(|| net.each_ref().map(|p| p.iter().map(|x| bf16::from_f32(*x)).collect()));

@@ -77,17 +77,19 @@ impl Jobs {
     /// sweep's passes read nothing; those of all jobs but `g` overlap nothing, and nobody else uses
     /// them.
     #[inline(always)]
-    pub(crate) unsafe fn push(&mut self, job: impl FnOnce(usize) -> Job) {
+    pub(crate) unsafe fn push(&mut self, job: impl FnOnce(usize) -> Job) -> &mut Job {
         if self.jobs.len() == self.jobs.capacity() {
             self.grow();
         }
+        let count = self.jobs.len();
         // Made where it stays: a copy would wait for what it copies to be written.
-        let to = self.jobs.spare_capacity_mut();
-        let len = to[0].write(job(self.blocks)).len;
+        self.jobs.spare_capacity_mut()[0].write(job(self.blocks));
         // SAFETY: it has just been written.
-        unsafe { self.jobs.set_len(self.jobs.len() + 1) };
-        self.blocks += len.div_ceil(BLOCK);
-        self.len += len;
+        unsafe { self.jobs.set_len(count + 1) };
+        let job = &mut self.jobs[count];
+        self.blocks += job.len.div_ceil(BLOCK);
+        self.len += job.len;
+        job
     }
 
     #[cold]

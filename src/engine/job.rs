@@ -8,6 +8,7 @@ use crate::kernel::block::{Streams, ZEROS};
 use crate::kernel::codec::Format;
 use crate::kernel::isa::Token;
 use crate::kernel::prefetch::prefetch_first;
+use std::ptr;
 
 /// Where the gradient of a job is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +74,14 @@ impl Job {
     #[inline]
     pub(super) fn is_coded(&self) -> bool {
         !self.is_plain_but_g || self.formats.g != self.dtype
+    }
+
+    /// The parameter becomes the copy of the state array of that number, which is its master copy.
+    pub(crate) fn follow_master(&mut self, array: usize) {
+        let Streams { p, state, .. } = &mut self.streams;
+        self.copy = Some((*p, self.formats.p));
+        *p = std::mem::replace(&mut state[array], ptr::null_mut());
+        self.formats.p = DType::F32;
     }
 
     /// Whether steps round the parameter, of which there is no master copy.

@@ -118,26 +118,20 @@ impl Optimizer {
         }
         check_arrays(tensor, given, overlap)?;
         // The library's own, which most tensors have, without the detour of a result.
-        let mut state = match tensor.owner {
+        let state = match tensor.owner {
             StateOwner::Library if given.states == 0 => tensor.own_state(),
             _ => check_state(tensor, given, overlap)?,
         };
         if given.g.is_null() || !self.settings.group(tensor.group).is_on(Key::Lr) {
             return Ok(());
         }
-        let (mut p, mut p_dtype, mut copy) = (given.p, tensor.dtype, None);
-        if tensor.layout.master {
-            copy = Some((given.p, tensor.dtype));
-            p = std::mem::replace(&mut state[tensor.slots.len()], ptr::null_mut());
-            p_dtype = DType::F32;
-        }
         let g_dtype = given.g_dtype(tensor);
         let job = |blocks_before| Job {
-            streams: Streams { p, g: given.g, state },
+            streams: Streams { p: given.p, g: given.g, state },
             len: tensor.len,
             dtype: tensor.dtype.working(),
-            formats: Formats { p: p_dtype, g: g_dtype, state: tensor.layout.formats },
-            copy,
+            formats: Formats { p: tensor.dtype, g: g_dtype, state: tensor.layout.formats },
+            copy: None,
             master_is_set: tensor.master_is_set,
             moves_by_kept: tensor.layout.moves_by_kept,
             // Its own steps too: k stands still where a step makes no progress, or is aborted.
@@ -153,7 +147,10 @@ impl Optimizer {
         };
         // SAFETY: `check_arrays` and `check_state` made sure of lengths, types and alignment; the rest is
         // this function's own contract.
-        unsafe { unit.jobs.push(job) };
+        let job = unsafe { unit.jobs.push(job) };
+        if tensor.layout.master {
+            job.follow_master(tensor.slots.len());
+        }
         unit.active.push(given.id);
         Ok(())
     }
