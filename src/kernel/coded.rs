@@ -3,8 +3,8 @@
 //!
 //! There is a kernel for each usual way of keeping state and each pass that whole runs consist of: all at
 //! once, all but the statistics (of plain and frozen optimizers, and where statistics are sliced), and
-//! the halves of a step whose parameter waits for the new `d`; of the first two another for parameters and
-//! gradients of bf16 with a master copy. The engine does what they leave.
+//! the halves of a step whose parameter waits for the new `d`; of the first two others for parameters and
+//! gradients of bf16, with a master copy and without. The engine does what they leave.
 
 mod buffers;
 mod group;
@@ -15,7 +15,7 @@ use super::codec::short;
 use super::isa::Token;
 use super::kept::Coded;
 use super::lanes::ROW;
-use super::mode::{self, dtype_of, has, is_twin, may_round};
+use super::mode::{self, dtype_of, has, is_twin, may_round, pair};
 use crate::algorithm::{Algorithm, Rule, Visitor, decay, pass};
 use std::marker::PhantomData;
 
@@ -68,8 +68,12 @@ where
         })
     };
     let mode = mode::ALL.into_iter().find(is)?;
-    let pair = arrays.g.format == short::FORMAT
-        && arrays.copy.is_some_and(|(copy, is_set)| is_set && copy.format == short::FORMAT);
+    let pair = match arrays.copy {
+        _ if arrays.g.format != short::FORMAT => pair::NONE,
+        Some((copy, true)) if copy.format == short::FORMAT => pair::MASTER,
+        None if arrays.p.format == short::FORMAT => pair::ALONE,
+        _ => pair::NONE,
+    };
     let mut coeffs = [0.0; COEFFS];
     for (coeff, from) in coeffs.iter_mut().zip(plan.coeffs) {
         *coeff = from as f32;
@@ -96,20 +100,29 @@ where
             }
         )+ };
     }
-    if pair {
-        // Not where 8-bit state binds the loops, which gains 4 to 7 % by it.
+    // Not where there is 8-bit state: it gains less by it, and kernels are many.
+    if pair == pair::MASTER {
         dispatch!(
             [pass::ALL, pass::UPDATE],
             [decay::NONE, decay::COUPLED, decay::DECOUPLED],
             [mode::FULL, mode::BF16],
-            true
+            pair::MASTER
+        );
+    }
+    // Where steps round the parameter, it waits for the next `d`.
+    if const { !R::USES_NEXT_D } && pair == pair::ALONE {
+        dispatch!(
+            [pass::ALL, pass::UPDATE],
+            [decay::NONE, decay::COUPLED, decay::DECOUPLED],
+            [mode::FULL, mode::BF16],
+            pair::ALONE
         );
     }
     dispatch!(
         [pass::ALL, pass::UPDATE, pass::ADVANCE, pass::MOVE],
         [decay::NONE, decay::COUPLED, decay::DECOUPLED],
         [mode::FULL, mode::BF16, mode::Q8, mode::COMPACT],
-        false
+        pair::NONE
     );
     None
 }

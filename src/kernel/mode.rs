@@ -10,6 +10,16 @@ pub(super) const COMPACT: u8 = 4;
 
 pub(super) const ALL: [u8; 4] = [FULL, BF16, Q8, COMPACT];
 
+/// Parameters and gradients that the loops decode themselves.
+pub(super) mod pair {
+    /// None: what is not f32 is decoded before.
+    pub(in super::super) const NONE: u8 = 0;
+    /// Of bf16, beside a master copy.
+    pub(in super::super) const MASTER: u8 = 1;
+    /// Of bf16, without one: the parameter is rounded by noise.
+    pub(in super::super) const ALONE: u8 = 2;
+}
+
 /// Whether there are kernels for a pass.
 pub(super) const fn has<R, const COEFFS: usize, const SLOTS: usize, const SUMS: usize>(
     pass: u8,

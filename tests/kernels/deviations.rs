@@ -8,7 +8,7 @@
 //! - no progress leaves p alone, Lion's too: `api/reports.rs`, `coupled_decay_alone_is_progress`,
 //!   `later_steps_without_gradients_make_no_progress`
 //! - NaN: `properties.rs`, `refused_step_never_happened`; `api/reports.rs`,
-//!   `non_finite_gradients_are_skipped_or_survived`
+//!   `non_finite_gradients_are_skipped_or_survived`; its sign: `formats.rs`, `what_is_not_finite_stays_where_it_is`
 //! - Lion has a growth_rate: `api/reports.rs`, `growth_is_limited_by_its_rate`
 //! - slices: `slices.rs`, `policies.rs`; an error in SGD and AdaGrad: `api/errors.rs`,
 //!   `what_an_algorithm_cannot_do_says_why`

@@ -32,10 +32,12 @@ const MODES: [Mode; 8] = [
     mode(DType::F16, DType::F16, State::Q8, &[(Key::SliceP, 3.0), (Key::Momentum, 0.9)]),
 ];
 
-/// Bf16 beside a master copy, which kernels of their own decode.
-const PAIRS: [Mode; 2] = [
+/// Bf16 beside a master copy and without one, which kernels of their own decode.
+const PAIRS: [Mode; 4] = [
     mode(DType::Bf16, DType::Bf16, State::Full, &[(Key::WeightDecay, 0.01), (Key::Decouple, 1.0)]),
     mode(DType::Bf16, DType::Bf16, State::Bf16, &[(Key::WeightDecay, 0.01), (Key::Momentum, 0.9)]),
+    mode(DType::Bf16, DType::Bf16, State::Full, &[(Key::Master, 0.0), (Key::WeightDecay, 0.01)]),
+    mode(DType::Bf16, DType::Bf16, State::Bf16, &[(Key::Master, 0.0), (Key::Decouple, 1.0)]),
 ];
 
 /// A number in whose memory arrays of any type are kept, aligned to all of them.

@@ -1,11 +1,14 @@
-//! Bf16 parameters and gradients beside a master copy, in fewer operations than by the codec: on most
-//! machines they bind.
+//! Bf16 parameters and gradients in a kernel's loops, with a master copy in fewer operations than by the
+//! codec: on most machines they bind.
 
 use super::*;
 
 pub(crate) const FORMAT: Format = Format::new(DType::Bf16, false);
 /// Magnitudes from here on are infinite or NaN in bf16: codes of those are to be made again.
 pub(crate) const SPECIAL: u32 = 0x7f7f_8000;
+
+/// Numbers from here on may be rounded to infinity by noise, or are infinite or NaN.
+pub(crate) const TOO_LARGE: u32 = 0x7f7f_0001;
 
 /// A register of the master copy, with the parameter where that is not it rounded to nearest.
 ///
@@ -48,6 +51,23 @@ pub(crate) unsafe fn round<S: Simd>(
     (to, at): (*mut u8, usize),
 ) -> S::u32s {
     let code = bits.shr(nearest(bits, bits.of(values)), 16);
+    // SAFETY: this function's own contract.
+    unsafe { Bf16::store(bits, to, at, code) };
+    magnitudes(bits, values)
+}
+
+/// Stores a register of parameters without a master copy, rounded by noise: their magnitudes.
+///
+/// # Safety
+/// As [`round`].
+#[inline(always)]
+pub(crate) unsafe fn round_by<S: Simd>(
+    bits: Bits<S>,
+    values: S::f32s,
+    (to, at): (*mut u8, usize),
+    rounding: Rounding<S::u32s>,
+) -> S::u32s {
+    let (code, _) = Bf16::encode(bits, bits.of(values), Scale::NONE, rounding);
     // SAFETY: this function's own contract.
     unsafe { Bf16::store(bits, to, at, code) };
     magnitudes(bits, values)

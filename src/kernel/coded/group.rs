@@ -18,16 +18,18 @@ use crate::kernel::block::{BLOCK, BLOCKS, Partial};
 use crate::kernel::codec::{Format, GROUP, Scale, elements, magnitudes, masked, noise_at, short};
 use crate::kernel::coeffs::{Aligned, Coeffs, kept_coeffs};
 use crate::kernel::isa::Token;
-use crate::kernel::kept::{Coded, Kept, adopt, decoded};
+use crate::kernel::kept::Coded;
 use crate::kernel::lanes::{Lanes, ROW};
-use crate::kernel::mode::{self, dtype_of, may_round};
+use crate::kernel::mode::{self, dtype_of, may_round, pair};
 use crate::kernel::prefetch::{AHEAD, prefetch, prefetch_second};
-use crate::kernel::rounding::{HALF, Key, Noise, PARAMETER};
+use crate::kernel::rounding::{HALF, Noise, PARAMETER};
 use crate::kernel::sums::{RUN, Wide, fold, widen};
 use pulp::{Simd, WithSimd};
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
-use std::{ptr, slice};
+use std::slice;
+
+mod ends;
 
 /// Blocks of one algorithm, kind of decay, pass and mode, yet to meet an instruction set.
 pub(super) struct CodedKernel<
@@ -39,7 +41,7 @@ pub(super) struct CodedKernel<
     const DECAY: u8,
     const PASS: u8,
     const MODE: u8,
-    const PAIR: bool,
+    const PAIR: u8,
 > {
     pub(super) token: Token,
     pub(super) coeffs: [f32; COEFFS],
@@ -58,7 +60,7 @@ impl<
     const DECAY: u8,
     const PASS: u8,
     const MODE: u8,
-    const PAIR: bool,
+    const PAIR: u8,
 > CodedKernel<'_, R, COEFFS, SLOTS, SUMS, DECAY, PASS, MODE, PAIR>
 where
     R: Rule<COEFFS, SLOTS, SUMS>,
@@ -116,10 +118,10 @@ where
         R::MOVES_BY_STATE && MODE != mode::FULL && Self::moves() && PASS & pass::STATE != 0
     }
 
-    /// The parameter that follows the master copy.
+    /// Whether the parameter is rounded, in the second loop.
     #[inline(always)]
-    fn copy(&self) -> Kept {
-        self.arrays.copy.expect("a pair has a master copy").0
+    fn rounds_parameter() -> bool {
+        PAIR == pair::ALONE && Self::moves()
     }
 
     /// The lane function, with the parameter or without it.
@@ -138,52 +140,6 @@ where
             R::lane::<S, f32, DECAY, { pass::ADVANCE }>(lanes, coeffs, g, cell, sums)
         } else {
             R::lane::<S, f32, DECAY, { pass::ADVANCE & !pass::SUMS }>(lanes, coeffs, g, cell, sums)
-        }
-    }
-
-    /// The group from an element on, decoded where the loops are not to.
-    ///
-    /// # Safety
-    /// As [`CodedFn`], of the block's arrays; of all that follows too.
-    #[inline(always)]
-    unsafe fn open(&self, start: usize, scratch: &mut Scratch<SLOTS>) -> Group<SLOTS> {
-        let Coded { p, g, state: kept, noise: (step, first), .. } = self.arrays;
-        let len = GROUP.min(self.len - start);
-        let mut computed = [ptr::null_mut::<f32>(); SLOTS];
-        let mut codes = [ptr::null_mut::<u8>(); SLOTS];
-        let mut scales = [Scale::NONE; SLOTS];
-        // SAFETY: this function's own contract: each group has an exponent.
-        unsafe {
-            let mut short = [ptr::null_mut(); 2];
-            if PAIR {
-                short = [self.copy().place(start).codes, g.place(start).codes];
-            } else {
-                adopt(self.token, self.arrays, start, len);
-            }
-            let p = decoded(self.token, p, start, &mut scratch.p[..len]);
-            // A parameter that moves by its state alone needs no gradient.
-            let g = if PASS == pass::MOVE || PAIR {
-                p
-            } else {
-                decoded(self.token, g, start, &mut scratch.g[..len])
-            };
-            for slot in 0..SLOTS {
-                if !Self::reads(slot) {
-                    continue;
-                }
-                let (values, place) = (&mut scratch.state[slot][..len], kept[slot].place(start));
-                computed[slot] = values.as_mut_ptr();
-                codes[slot] = place.codes;
-                if Self::is_exact(slot) {
-                    computed[slot] = decoded(self.token, &kept[slot], start, values);
-                } else if Self::format(slot).is_grouped() {
-                    scales[slot] = Self::format(slot).scale(*place.exponents);
-                } else if Self::format(slot).dtype == DType::F32 {
-                    computed[slot] = place.codes.cast();
-                }
-            }
-            let key = Key::new(*step, first + start / GROUP);
-            Group { start, len, key, p, g, short, computed, codes, scales }
         }
     }
 
@@ -208,12 +164,14 @@ where
         group: &Group<SLOTS>,
         (run, special): (&mut [[S::f32s; ROW]; SUMS], &mut S::u32s),
     ) -> [S::u32s; SLOTS] {
-        let Group { len, p, g, short: [copy, short_g], computed, codes, scales, .. } = *group;
+        let Group { len, p, g, short: [short_p, short_g], computed, codes, scales, .. } = *group;
         let mut largest = [bits.splat(0); SLOTS];
         for row in (0..len).step_by(ROW) {
-            Self::ask(p.cast(), row, 4);
-            if PAIR {
-                Self::ask(copy, row, 2);
+            if PAIR != pair::ALONE {
+                Self::ask(p.cast(), row, 4);
+            }
+            if PAIR != pair::NONE {
+                Self::ask(short_p, row, 2);
                 Self::ask(short_g, row, 2);
             } else if PASS != pass::MOVE {
                 Self::ask(g.cast(), row, 4);
@@ -229,12 +187,13 @@ where
                 let at = row + register * Lanes::<S, f32>::LEN;
                 // SAFETY: this function's own contract.
                 unsafe {
-                    let mut x = lanes.load(p.wrapping_add(at));
-                    if PAIR {
-                        x = short::adopt(bits, x, (copy, at));
-                        if Self::waits() {
-                            lanes.store(p.wrapping_add(at), x);
-                        }
+                    let x = match PAIR {
+                        pair::NONE => lanes.load(p.wrapping_add(at)),
+                        pair::ALONE => short::load(bits, (short_p, at)),
+                        _ => short::adopt(bits, lanes.load(p.wrapping_add(at)), (short_p, at)),
+                    };
+                    if PAIR != pair::NONE && Self::waits() {
+                        lanes.store(p.wrapping_add(at), x);
                     }
                     let mut state = [x; SLOTS];
                     for slot in 0..SLOTS {
@@ -259,8 +218,8 @@ where
                     }
                     if Self::moves() && !Self::waits() {
                         lanes.store(p.wrapping_add(at), x);
-                        if PAIR {
-                            *special = bits.max_of(*special, short::round(bits, x, (copy, at)));
+                        if PAIR == pair::MASTER {
+                            *special = bits.max_of(*special, short::round(bits, x, (short_p, at)));
                         }
                     }
                     for slot in 0..SLOTS {
@@ -298,7 +257,7 @@ where
         group: &Group<SLOTS>,
         (largest, noise, special): ([S::u32s; SLOTS], &mut Noise, &mut S::u32s),
     ) {
-        let Group { start, len, key, p, short: [copy, _], computed, codes, mut scales, .. } =
+        let Group { start, len, key, p, short: [short_p, _], computed, codes, mut scales, .. } =
             *group;
         key.fill(noise);
         let (mut masks, mut not_finite) = ([0; SLOTS], false);
@@ -317,6 +276,7 @@ where
                 scales[slot] = scale.unwrap_or(Scale::NONE);
             }
         }
+        let parameter_mask = if Self::rounds_parameter() { key.mask(PARAMETER) } else { 0 };
         // Each half apart, whose noise is where that in its words is.
         for half in (0..len).step_by(HALF) {
             for at in (half..len.min(half + HALF)).step_by(Lanes::<S, f32>::LEN) {
@@ -352,9 +312,15 @@ where
                             [lanes.splat(0.0); SUMS],
                         );
                         lanes.store(p.wrapping_add(at), x);
-                        if PAIR {
-                            *special = bits.max_of(*special, short::round(bits, x, (copy, at)));
+                        if PAIR == pair::MASTER {
+                            *special = bits.max_of(*special, short::round(bits, x, (short_p, at)));
                         }
+                    }
+                    if Self::rounds_parameter() {
+                        let x = lanes.load(p.wrapping_add(at));
+                        let rounding = masked(bits, rounding, parameter_mask);
+                        let size = short::round_by(bits, x, (short_p, at), rounding);
+                        *special = bits.max_of(*special, size);
                     }
                 }
             }
@@ -364,8 +330,8 @@ where
             // SAFETY: this function's own contract.
             let p = unsafe { slice::from_raw_parts_mut(p, len) };
             p.fill(f32::NAN);
-            // Whose copies would have to be made again.
-            const { assert!(!PAIR || MODE == mode::FULL || MODE == mode::BF16) };
+            // What it is rounded to would have to be made again.
+            const { assert!(PAIR == pair::NONE || MODE == mode::FULL || MODE == mode::BF16) };
         }
     }
 
@@ -382,48 +348,19 @@ where
     ) -> S::f32s {
         // SAFETY: this function's own contract.
         unsafe {
-            if PAIR {
-                short::load(bits, (group.short[1], at))
-            } else {
+            if PAIR == pair::NONE {
                 lanes.load(group.g.wrapping_add(at))
-            }
-        }
-    }
-
-    /// Puts back what the loops had decoded for them: how many parameters have become infinite.
-    ///
-    /// # Safety
-    /// As [`open`](Self::open).
-    #[inline(always)]
-    unsafe fn close(&self, group: &Group<SLOTS>) -> u64 {
-        let Group { start, len, p, computed, codes, .. } = *group;
-        let Coded { p: p_kept, copy, state: kept, noise: (step, first), .. } = self.arrays;
-        let noise = (*step, first + start / GROUP, PARAMETER);
-        // SAFETY: this function's own contract: what has been computed is there.
-        unsafe {
-            for slot in 0..SLOTS {
-                if !Self::is_exact(slot) {
-                    continue;
-                }
-                if Self::writes(slot) && !kept[slot].is_plain() {
-                    // What it is a copy of is of its type.
-                    let values = slice::from_raw_parts_mut(computed[slot], len);
-                    kept[slot].format.round_all(self.token, values, codes[slot], None);
-                }
-            }
-            if !Self::moves() || PAIR {
-                return 0;
-            }
-            let p = slice::from_raw_parts_mut(p, len);
-            if let Some((copy, _)) = copy {
-                copy.format.round_all(self.token, p, copy.place(start).codes, None)
-            } else if !p_kept.is_plain() {
-                p_kept.format.round_all(self.token, p, p_kept.place(start).codes, Some(noise))
             } else {
-                0
+                short::load(bits, (group.short[1], at))
             }
         }
     }
+}
+
+/// Whether a register has a number that large.
+#[inline(always)]
+fn has<S: Simd>(bits: Bits<S>, register: S::u32s, least: u32) -> bool {
+    elements(bits, register).into_iter().any(|x| x >= least)
 }
 
 impl<
@@ -434,7 +371,7 @@ impl<
     const DECAY: u8,
     const PASS: u8,
     const MODE: u8,
-    const PAIR: bool,
+    const PAIR: u8,
 > WithSimd for CodedKernel<'_, R, COEFFS, SLOTS, SUMS, DECAY, PASS, MODE, PAIR>
 where
     R: Rule<COEFFS, SLOTS, SUMS>,
@@ -466,11 +403,18 @@ where
                     let group = self.open(start, scratch);
                     let sums = (&mut run, &mut special);
                     let largest = Self::compute(lanes, bits, &coeffs, &group, sums);
-                    if Self::rounds_any() {
+                    if Self::rounds_any() || Self::rounds_parameter() {
                         let rest = (largest, &mut scratch.noise, &mut special);
                         self.round(lanes, bits, &coeffs, &group, rest);
                     }
                     lost += self.close(&group);
+                    if Self::rounds_parameter() && has(bits, special, short::TOO_LARGE) {
+                        // Once more, to count them.
+                        let p = slice::from_raw_parts_mut(group.p, group.len);
+                        let noise = Some(self.noise_of_parameter(start));
+                        lost += short::FORMAT.round_all(self.token, p, group.short[0], noise);
+                        special = bits.splat(0);
+                    }
                 }
                 let is_run = (start + GROUP).is_multiple_of(RUN * ROW) || start + GROUP >= end;
                 if is_run && PASS & pass::SUMS != 0 {
@@ -488,11 +432,11 @@ where
                 out[sum] = fold(&wide[sum]);
             }
         }
-        if PAIR && elements(bits, special).into_iter().any(|x| x >= short::SPECIAL) {
+        if PAIR == pair::MASTER && has(bits, special, short::SPECIAL) {
             // SAFETY: `CodedFn`'s contract.
             lost = unsafe {
                 let p = slice::from_raw_parts_mut(self.arrays.p.place.codes.cast(), self.len);
-                short::FORMAT.round_all(self.token, p, self.copy().place.codes, None)
+                short::FORMAT.round_all(self.token, p, self.short().place.codes, None)
             };
         }
         lost
