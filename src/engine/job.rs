@@ -7,7 +7,6 @@ use crate::dtype::DType;
 use crate::kernel::block::{Streams, ZEROS};
 use crate::kernel::codec::Format;
 use crate::kernel::isa::Token;
-use crate::kernel::prefetch::prefetch_first;
 use std::ptr;
 
 /// Where the gradient of a job is.
@@ -106,18 +105,6 @@ impl Job {
             gaps |= if to.is_null() { 0 } else { gap(*to, from) };
         }
         !self.is_coded() && self.dtype == before.dtype && gaps >= NEAR
-    }
-
-    /// Asks for the beginnings of the arrays: those of small tensors each start cold.
-    #[inline]
-    pub(super) fn prefetch(&self) {
-        prefetch_first(self.streams.g, self.len * self.formats.g.size());
-        prefetch_first(self.streams.p, self.len * self.formats.p.size());
-        for (array, format) in self.streams.state.iter().zip(self.formats.state) {
-            if !array.is_null() {
-                prefetch_first(*array, self.len * format.dtype.size());
-            }
-        }
     }
 
     /// Where the parameter is as the caller has it, and its type.

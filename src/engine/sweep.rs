@@ -11,7 +11,6 @@ use crate::kernel::block::{
 use crate::kernel::coded::CodedFn;
 use crate::kernel::isa::Token;
 use crate::kernel::kept::Coded;
-use crate::kernel::lanes::ROW;
 use crate::kernel::sweep::{SweepFn, sweep_block};
 use std::mem::MaybeUninit;
 use std::ptr;
@@ -87,7 +86,7 @@ impl<'a> Batch<'a> {
         let plan = &self.sweep.plans[job.plan];
         if !plan.is_plain(job) {
             // SAFETY: this function's own contract.
-            return unsafe { self.run_coded(plan, job, (start, len, next)) };
+            return unsafe { self.run_coded(plan, job, (start, len)) };
         }
         for at in (0..len).step_by(BLOCK) {
             let part = BLOCK.min(len - at);
@@ -112,7 +111,7 @@ impl<'a> Batch<'a> {
         let plan = &self.sweep.plans[job.plan];
         if !plan.is_plain(job) {
             // SAFETY: this function's own contract.
-            return unsafe { self.run_coded(plan, job, (start, len, next)) };
+            return unsafe { self.run_coded(plan, job, (start, len)) };
         }
         if self.of != (job.plan, job.first) {
             // SAFETY: `push` was promised what `run` asks for.
@@ -166,23 +165,13 @@ impl<'a> Batch<'a> {
     /// As [`push`](Self::push).
     // Not inlined: its copies would be on every stack.
     #[inline(never)]
-    unsafe fn run_coded(
-        &mut self,
-        plan: &Plan,
-        job: &Job,
-        (start, len, next): (usize, usize, Option<&Job>),
-    ) -> u64 {
-        if let Some(next) = next {
-            next.prefetch();
-        }
+    unsafe fn run_coded(&mut self, plan: &Plan, job: &Job, (start, len): (usize, usize)) -> u64 {
         let (mut at, mut lost) = (0, 0);
         while at < len {
             let part = |len| JobBlock { sweep: self.sweep, plan, job, start: start + at, len };
             let mut partials = [[0.0; MAX_SUMS]; BLOCKS];
             let rest = len - at;
-            let most = rest.min(BLOCKS * BLOCK);
-            // A kernel takes whole rows.
-            let together = if most.is_multiple_of(ROW) { most } else { most / BLOCK * BLOCK };
+            let together = rest.min(BLOCKS * BLOCK);
             // SAFETY: this function's own contract.
             let (done, of_part) = unsafe {
                 part(together).run_together(&mut partials).map_or_else(

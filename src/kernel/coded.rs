@@ -14,7 +14,6 @@ use super::block::{GroupPlan, Partial};
 use super::codec::short;
 use super::isa::Token;
 use super::kept::Coded;
-use super::lanes::ROW;
 use super::mode::{self, dtype_of, has, is_twin, may_round, pair};
 use crate::algorithm::{Algorithm, Rule, Visitor, decay, pass};
 use std::marker::PhantomData;
@@ -58,7 +57,7 @@ unsafe fn sweep<R, const COEFFS: usize, const SLOTS: usize, const SUMS: usize>(
 where
     R: Rule<COEFFS, SLOTS, SUMS>,
 {
-    if !len.is_multiple_of(ROW) || matches!(token, Token::Scalar(_)) {
+    if matches!(token, Token::Scalar(_)) {
         return None;
     }
     let is = |mode: &u8| {

@@ -27,11 +27,17 @@ impl Kept {
         self.format.dtype == DType::F32
     }
 
+    /// Bytes of an element.
+    #[inline(always)]
+    pub(super) fn size(&self) -> usize {
+        self.format.dtype.size()
+    }
+
     /// Where a group starts.
     #[inline(always)]
     pub(super) fn place(&self, at: usize) -> Place {
         Place {
-            codes: self.place.codes.wrapping_add(at * self.format.dtype.size()),
+            codes: self.place.codes.wrapping_add(at * self.size()),
             exponents: self.place.exponents.wrapping_add(at / GROUP),
         }
     }
@@ -71,22 +77,23 @@ pub(crate) unsafe fn adopt(token: Token, arrays: &Coded, at: usize, len: usize) 
     }
 }
 
-/// Where a group's values are: the array itself, or what has room for them.
+/// Where a group's values are: the array itself, or `values` that they are decoded to.
 ///
 /// # Safety
-/// From `start` on the array holds as many elements of its format, aligned, which nobody writes meanwhile.
+/// From `start` on the array holds `len` elements of its format, aligned, which nobody writes meanwhile; where
+/// it is not plain, `values` are as many numbers, which nobody else uses.
 #[inline(always)]
 pub(super) unsafe fn decoded(
     token: Token,
     kept: &Kept,
-    start: usize,
-    values: &mut [f32],
+    (start, len): (usize, usize),
+    values: *mut f32,
 ) -> *mut f32 {
     let place = kept.place(start);
     if kept.is_plain() {
         return place.codes.cast();
     }
     // SAFETY: this function's own contract.
-    unsafe { kept.format.decode_all(token, place, values) };
-    values.as_mut_ptr()
+    unsafe { kept.format.decode_all(token, place, slice::from_raw_parts_mut(values, len)) };
+    values
 }

@@ -1,11 +1,12 @@
 //! What a group needs while it is computed.
 
 use crate::kernel::codec::{GROUP, Scale};
-use crate::kernel::rounding::{Key, Noise};
+use crate::kernel::rounding::{HALF, Key, Noise};
+use std::mem::MaybeUninit;
 
 /// A group's values, and what keeps those of different arrays from starting at one offset in their
 /// pages: a load would wait for an earlier store to another of them.
-type Values = [f32; GROUP + 16];
+type Values = MaybeUninit<[f32; GROUP + 16]>;
 
 /// What a group needs while it is computed.
 #[repr(align(64))]
@@ -14,6 +15,47 @@ pub(super) struct Scratch<const SLOTS: usize> {
     pub(super) g: Values,
     pub(super) state: [Values; SLOTS],
     pub(super) noise: Noise,
+}
+
+impl<const SLOTS: usize> Scratch<SLOTS> {
+    /// With zeros in it where arrays are `decoded` to it.
+    #[inline(always)]
+    pub(super) fn new(memory: &mut MaybeUninit<Self>, decodes: bool) -> &mut Self {
+        let scratch = memory.as_mut_ptr();
+        // SAFETY: it is written; all but the noise need not be initialised, and that is.
+        unsafe {
+            if decodes {
+                scratch.write_bytes(0, 1);
+            } else {
+                (&raw mut (*scratch).noise).write([0; HALF]);
+            }
+            memory.assume_init_mut()
+        }
+    }
+}
+
+/// Room for a group of an array, as it is kept.
+pub(super) type Copy = MaybeUninit<[u32; GROUP]>;
+
+/// Copies of the arrays of a group whose last row is shorter.
+pub(super) struct Padding<const SLOTS: usize> {
+    pub(super) p: Copy,
+    pub(super) g: Copy,
+    pub(super) parameter: Copy,
+    pub(super) state: [Copy; SLOTS],
+}
+
+impl<const SLOTS: usize> Padding<SLOTS> {
+    #[inline(always)]
+    pub(super) fn new() -> Self {
+        let copy = || Copy::uninit();
+        Padding {
+            p: copy(),
+            g: copy(),
+            parameter: copy(),
+            state: [const { Copy::uninit() }; SLOTS],
+        }
+    }
 }
 
 /// A group's arrays, while it is computed.

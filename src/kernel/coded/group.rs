@@ -10,7 +10,7 @@
 // LLVM does not always unroll that.
 #![allow(clippy::needless_range_loop)]
 
-use super::buffers::{Group, Scratch};
+use super::buffers::{Group, Padding, Scratch};
 use crate::algorithm::{self, Cell, Rule, pass};
 use crate::dtype::DType;
 use crate::kernel::bits::Bits;
@@ -30,6 +30,9 @@ use std::mem::MaybeUninit;
 use std::slice;
 
 mod ends;
+
+/// Sums of a run, register by register.
+type Run<S, const SUMS: usize> = [[<S as Simd>::f32s; ROW]; SUMS];
 
 /// Blocks of one algorithm, kind of decay, pass and mode, yet to meet an instruction set.
 pub(super) struct CodedKernel<
@@ -152,7 +155,8 @@ where
         if MODE == mode::FULL { prefetch_second(line) } else { prefetch(line) }
     }
 
-    /// The first loop: computes, adds to the sums, and finds the largest magnitudes of 8-bit state.
+    /// The first loop, over some rows: computes, adds to the sums, and finds the largest magnitudes of 8-bit
+    /// state.
     ///
     /// # Safety
     /// As [`open`](Self::open).
@@ -162,11 +166,11 @@ where
         bits: Bits<S>,
         coeffs: &Coeffs<S::f32s, COEFFS>,
         group: &Group<SLOTS>,
-        (run, special): (&mut [[S::f32s; ROW]; SUMS], &mut S::u32s),
-    ) -> [S::u32s; SLOTS] {
-        let Group { len, p, g, short: [short_p, short_g], computed, codes, scales, .. } = *group;
-        let mut largest = [bits.splat(0); SLOTS];
-        for row in (0..len).step_by(ROW) {
+        (from, to): (usize, usize),
+        (run, largest, special): (&mut Run<S, SUMS>, &mut [S::u32s; SLOTS], &mut S::u32s),
+    ) {
+        let Group { p, g, short: [short_p, short_g], computed, codes, scales, .. } = *group;
+        for row in (from..to).step_by(ROW) {
             if PAIR != pair::ALONE {
                 Self::ask(p.cast(), row, 4);
             }
@@ -241,7 +245,6 @@ where
                 }
             }
         }
-        largest
     }
 
     /// The second loop: rounds what has been computed, and moves the parameter by it where that waits.
@@ -387,9 +390,9 @@ where
             coeffs.0[i] = lanes.splat(self.coeffs[i]);
         }
         let coeffs = Coeffs::new(&coeffs, kept_coeffs::<S, f32>(COEFFS, SUMS));
-        let mut scratch = MaybeUninit::<Scratch<SLOTS>>::zeroed();
-        // SAFETY: zeros are numbers.
-        let scratch = unsafe { scratch.assume_init_mut() };
+        let mut scratch = MaybeUninit::<Scratch<SLOTS>>::uninit();
+        let scratch = Scratch::new(&mut scratch, self.decodes());
+        let (mut padding, mut padded) = (Padding::new(), None);
         let mut wide = [const { MaybeUninit::<[Wide; SUMS]>::uninit() }; BLOCKS];
         let mut run = [[zero; ROW]; SUMS];
         let (mut lost, mut special) = (0, bits.splat(0));
@@ -398,16 +401,42 @@ where
             let wide = wide.write([[0.0; ROW]; SUMS]);
             let end = self.len.min((block + 1) * BLOCK);
             for start in (block * BLOCK..end).step_by(GROUP) {
-                // SAFETY: `CodedFn`'s contract.
+                let len = GROUP.min(end - start);
+                let (mut arrays, whole) = (self.arrays, len / ROW * ROW);
+                if whole < len {
+                    // SAFETY: `CodedFn`'s contract.
+                    arrays = padded.insert(unsafe { self.pad(start, &mut padding) });
+                }
+                let len = len.next_multiple_of(ROW);
+                // SAFETY: as above.
+                let group = unsafe { self.open(arrays, (start, len), scratch) };
+                let (mut row, mut largest) = (0, [bits.splat(0); SLOTS]);
+                loop {
+                    let rows = (row, if row < whole { whole } else { len });
+                    let found = (&mut run, &mut largest, &mut special);
+                    // SAFETY: as above.
+                    unsafe { Self::compute(lanes, bits, &coeffs, &group, rows, found) };
+                    row = rows.1;
+                    // A shorter row is a run of its own, in this group or the next.
+                    let left = end.saturating_sub(start + GROUP);
+                    let is_run = (start + GROUP).is_multiple_of(RUN * ROW) || left < ROW;
+                    if PASS & pass::SUMS != 0 && (is_run || row < len) {
+                        for sum in 0..SUMS {
+                            widen::<S, f32>(&run[sum], &mut wide[sum]);
+                            run[sum] = [zero; ROW];
+                        }
+                    }
+                    if row == len {
+                        break;
+                    }
+                }
+                // SAFETY: as above.
                 unsafe {
-                    let group = self.open(start, scratch);
-                    let sums = (&mut run, &mut special);
-                    let largest = Self::compute(lanes, bits, &coeffs, &group, sums);
                     if Self::rounds_any() || Self::rounds_parameter() {
                         let rest = (largest, &mut scratch.noise, &mut special);
                         self.round(lanes, bits, &coeffs, &group, rest);
                     }
-                    lost += self.close(&group);
+                    lost += self.close(arrays, &group);
                     if Self::rounds_parameter() && has(bits, special, short::TOO_LARGE) {
                         // Once more, to count them.
                         let p = slice::from_raw_parts_mut(group.p, group.len);
@@ -415,12 +444,8 @@ where
                         lost += short::FORMAT.round_all(self.token, p, group.short[0], noise);
                         special = bits.splat(0);
                     }
-                }
-                let is_run = (start + GROUP).is_multiple_of(RUN * ROW) || start + GROUP >= end;
-                if is_run && PASS & pass::SUMS != 0 {
-                    for sum in 0..SUMS {
-                        widen::<S, f32>(&run[sum], &mut wide[sum]);
-                        run[sum] = [zero; ROW];
+                    if whole < len {
+                        self.give_back(start, arrays);
                     }
                 }
             }
@@ -436,7 +461,7 @@ where
             // SAFETY: `CodedFn`'s contract.
             lost = unsafe {
                 let p = slice::from_raw_parts_mut(self.arrays.p.place.codes.cast(), self.len);
-                short::FORMAT.round_all(self.token, p, self.short().place.codes, None)
+                short::FORMAT.round_all(self.token, p, Self::short(self.arrays).place.codes, None)
             };
         }
         lost
