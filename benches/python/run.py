@@ -55,6 +55,8 @@ def cases():
     return {
         "dadapt DAdaptAdam": lambda p: dadapt.DAdaptAdam(p, **ours),
         "dadapt DAdaptAdam, gradients checked": lambda p: dadapt.DAdaptAdam(p, d0=1e-4),
+        "dadapt DAdaptAdam, state in bf16": lambda p: dadapt.DAdaptAdam(p, state_dtype="bf16", **ours),
+        "dadapt DAdaptAdam, state in 8 bits": lambda p: dadapt.DAdaptAdam(p, state_dtype="q8", **ours),
         "dadaptation DAdaptAdam": lambda p: dadaptation.DAdaptAdam(p, d0=1e-4),
         "dadapt Prodigy": lambda p: dadapt.Prodigy(p, **ours),
         "prodigyopt Prodigy": lambda p: prodigyopt.Prodigy(p, d0=1e-4),

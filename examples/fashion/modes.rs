@@ -27,7 +27,7 @@ enum Kept {
 #[derive(Clone, Copy, PartialEq)]
 enum Parameters {
     F32,
-    /// So many times an ulp is doubled from where they were to start, up or down.
+    /// Up or down by 2^-23 of where they were to start, so many times doubled.
     Nudged(u32),
     /// bf16 with a master copy of f32.
     Master,
@@ -38,7 +38,7 @@ enum Parameters {
 /// What `Mode::parse` knows by name, and what each is.
 pub const NAMED: [(&str, &str); 9] = [
     ("f32", "all in f32"),
-    ("nudged", "f32 from weights one ulp off, nudged=N 2^N ulps: what differs by chance"),
+    ("nudged", "f32 from weights off by 2^-23, nudged=N by 2^(N-23): what differs by chance"),
     ("compact", "s in 8 bits, exp_avg and exp_avg_sq in bf16"),
     ("bf16", "all state in bf16"),
     ("q8", "all state in 8 bits"),

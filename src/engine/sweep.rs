@@ -63,16 +63,23 @@ impl<'a> Batch<'a> {
         (start, len): (usize, usize),
         next: Option<&'a Job>,
     ) -> u64 {
+        let plan = &self.sweep.plans[job.plan];
+        if !plan.is_plain(job) {
+            // SAFETY: this function's own contract.
+            return unsafe { self.run_coded(plan, job, (start, len)) };
+        }
         // Apart, since what a loop over blocks sets up costs small tensors 40 instructions.
         if len <= BLOCK {
-            // SAFETY: this function's own contract.
-            return unsafe { self.push_block(job, (start, len), next) };
+            // SAFETY: as above.
+            unsafe { self.push_block(job, (start, len), next) };
+        } else {
+            // SAFETY: as above.
+            unsafe { self.push_blocks(job, (start, len), next) };
         }
-        // SAFETY: as above.
-        unsafe { self.push_blocks(job, (start, len), next) }
+        0
     }
 
-    /// The same of several blocks.
+    /// The same of several blocks, whose arrays are plain.
     ///
     /// # Safety
     /// As [`push`](Self::push).
@@ -82,19 +89,13 @@ impl<'a> Batch<'a> {
         job: &'a Job,
         (start, len): (usize, usize),
         next: Option<&'a Job>,
-    ) -> u64 {
-        let plan = &self.sweep.plans[job.plan];
-        if !plan.is_plain(job) {
-            // SAFETY: this function's own contract.
-            return unsafe { self.run_coded(plan, job, (start, len)) };
-        }
+    ) {
         for at in (0..len).step_by(BLOCK) {
             let part = BLOCK.min(len - at);
             let next = next.filter(|_| at + part == len);
-            // SAFETY: as above.
+            // SAFETY: this function's own contract.
             unsafe { self.push_block(job, (start + at, part), next) };
         }
-        0
     }
 
     /// The same of a block.
@@ -107,12 +108,7 @@ impl<'a> Batch<'a> {
         job: &'a Job,
         (start, len): (usize, usize),
         next: Option<&'a Job>,
-    ) -> u64 {
-        let plan = &self.sweep.plans[job.plan];
-        if !plan.is_plain(job) {
-            // SAFETY: this function's own contract.
-            return unsafe { self.run_coded(plan, job, (start, len)) };
-        }
+    ) {
         if self.of != (job.plan, job.first) {
             // SAFETY: `push` was promised what `run` asks for.
             unsafe { self.run() };
@@ -136,7 +132,6 @@ impl<'a> Batch<'a> {
             // SAFETY: as above.
             unsafe { self.run() };
         }
-        0
     }
 
     /// Sweeps what is left.
@@ -218,7 +213,7 @@ impl Plan {
     }
 }
 
-/// A block of a job whose arrays are not [plain](Plan::is_plain).
+/// A part of a job whose arrays are not [plain](Plan::is_plain), from a block's start on.
 pub(super) struct JobBlock<'a> {
     pub(super) sweep: &'a Sweep<'a>,
     pub(super) plan: &'a Plan,
@@ -232,17 +227,15 @@ impl JobBlock<'_> {
     /// they send to infinity.
     ///
     /// # Safety
-    /// As [`run`](Self::run).
+    /// As [`run`](Self::run), of the part.
     unsafe fn run_together(&self, out: &mut [Partial]) -> Option<u64> {
         let job = self.job;
         // What stands for zeros is as long as a block.
-        let is_whole = job.gradient == Gradient::Given && job.zeros.is_none();
-        if self.len <= BLOCK
-            || !is_whole
-            || !job.is_coded()
-            || self.plan.is_sliced(job)
-            || job.first
-        {
+        let has_zeros = job.gradient != Gradient::Given
+            || job.zeros.is_some()
+            || self.plan.kernel.pass & pass::MEND != 0;
+        let is_sliced = self.plan.is_sliced(job);
+        if self.len <= BLOCK || has_zeros || !job.is_coded() || is_sliced || job.first {
             return None;
         }
         let (coded, kernel) = (self.sweep.kernels.coded, &self.plan.kernel);
@@ -250,11 +243,12 @@ impl JobBlock<'_> {
         unsafe { coded(self.token(), kernel, &self.arrays(), self.len, out) }
     }
 
-    /// Its sums, and the parameters that it sends to infinity.
+    /// Of one block: its sums, and the parameters that it sends to infinity.
     ///
     /// # Safety
     /// The job's arrays hold the block, and nobody else uses that.
     unsafe fn run(&self) -> (Partial, u64) {
+        debug_assert!(self.len <= BLOCK);
         let mut copy = MaybeUninit::<[u64; BLOCK]>::uninit();
         let mut arrays = self.arrays();
         if let Gradient::KeptIn(slot) = self.job.gradient {
@@ -281,7 +275,7 @@ impl JobBlock<'_> {
     /// Runs the kernel of a plan on other arrays than the block's.
     ///
     /// # Safety
-    /// They hold `len` elements, as they say, and nobody else uses them.
+    /// They hold `len` elements, as they say, a block at most, and nobody else uses them.
     pub(super) unsafe fn run_on(
         &self,
         plan: &GroupPlan,

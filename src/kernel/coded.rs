@@ -8,6 +8,7 @@
 
 mod buffers;
 mod group;
+mod padding;
 
 use self::group::CodedKernel;
 use super::block::{GroupPlan, Partial};
@@ -18,13 +19,14 @@ use super::mode::{self, dtype_of, has, is_twin, may_round, pair};
 use crate::algorithm::{Algorithm, Rule, Visitor, decay, pass};
 use std::marker::PhantomData;
 
-/// Sweeps blocks that follow each other, as many as `out` has room for their sums, unweighted: how many
-/// parameters have become infinite by being rounded. `None` where there is no kernel, and nothing has been
-/// done.
+/// Sweeps the blocks of `len` elements, [`BLOCKS`](super::block::BLOCKS) at most, and sets `out`, which has room for
+/// so many, to their sums, unweighted: how many parameters have become infinite by being rounded. `None` where
+/// there is no kernel, and nothing has been done.
 ///
 /// # Safety
 /// Every array that the plan's pass reads holds `len` elements of its format, aligned, and the
-/// exponents of their groups; none overlaps another, and those other than `g` are used by nobody else.
+/// exponents of their groups; none overlaps another, and those other than `g` are used by nobody else. What is
+/// only read may be [`ZEROS`](super::block::ZEROS) where there is one block.
 pub(crate) type CodedFn =
     unsafe fn(Token, &GroupPlan, &Coded, len: usize, out: &mut [Partial]) -> Option<u64>;
 

@@ -37,7 +37,7 @@ fn passes(algorithm: Algorithm) -> &'static [&'static str] {
 }
 
 impl Coded {
-    /// From `with_simd<dadapt::algorithm::adam::Adam, 8, 3, 2, 0, 23, 3, false, pulp::x86::v3::V3>`.
+    /// From `with_simd<dadapt::algorithm::adam::Adam, 8, 3, 2, 0, 23, 3, 0, pulp::x86::v3::V3>`.
     fn from_frame(frame: &str) -> Option<Self> {
         let parameters = frame.strip_prefix("with_simd<")?.strip_suffix('>')?;
         let parameters: Vec<&str> = parameters.split(", ").collect();

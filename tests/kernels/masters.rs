@@ -5,8 +5,8 @@ use crate::isas::each_isa;
 use crate::run::config;
 use dadapt::{Algorithm, Config, Element, GroupId, Key, NonFinite, Optimizer, TensorStep, bf16};
 
-/// Whole rows: what kernels with codecs are for.
-const LEN: usize = 1504;
+/// Several blocks, and a last row that is shorter.
+const LEN: usize = 2 * 4096 + 1007;
 
 /// A parameter that somebody else changes between steps keeps that change: its master copy follows.
 #[test]
@@ -136,6 +136,7 @@ fn bf16_alone_is_rounded_wherever_it_goes() {
                 (4, 300) => f32::NAN,
                 (4, 304) => f32::from_bits(u32::MAX),
                 (4, 307) => f32::INFINITY,
+                (4, _) if i + 2 == LEN => f32::NAN,
                 _ => beyond(i),
             };
             let g: Vec<bf16> = (0..LEN).map(|i| bf16::from_f32(g(i))).collect();
@@ -161,7 +162,7 @@ fn bf16_alone_is_rounded_wherever_it_goes() {
             all.push((report.overflows, p.iter().map(|p| p.to_bits()).collect::<Vec<_>>()));
         }
         let overflows: u64 = all.iter().map(|(overflows, _)| overflows).sum();
-        assert!((100..370).contains(&overflows), "{isa}: {overflows} of 376 numbers");
+        assert!((600..2280).contains(&overflows), "{isa}: {overflows} of 2300 numbers");
         all
     };
     let expected = run(dadapt::Isa::Scalar);

@@ -34,30 +34,6 @@ impl<const SLOTS: usize> Scratch<SLOTS> {
     }
 }
 
-/// Room for a group of an array, as it is kept.
-pub(super) type Copy = MaybeUninit<[u32; GROUP]>;
-
-/// Copies of the arrays of a group whose last row is shorter.
-pub(super) struct Padding<const SLOTS: usize> {
-    pub(super) p: Copy,
-    pub(super) g: Copy,
-    pub(super) parameter: Copy,
-    pub(super) state: [Copy; SLOTS],
-}
-
-impl<const SLOTS: usize> Padding<SLOTS> {
-    #[inline(always)]
-    pub(super) fn new() -> Self {
-        let copy = || Copy::uninit();
-        Padding {
-            p: copy(),
-            g: copy(),
-            parameter: copy(),
-            state: [const { Copy::uninit() }; SLOTS],
-        }
-    }
-}
-
 /// A group's arrays, while it is computed.
 pub(super) struct Group<const SLOTS: usize> {
     pub(super) start: usize,

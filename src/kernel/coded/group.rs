@@ -10,7 +10,8 @@
 // LLVM does not always unroll that.
 #![allow(clippy::needless_range_loop)]
 
-use super::buffers::{Group, Padding, Scratch};
+use super::buffers::{Group, Scratch};
+use super::padding::{Padding, give_back};
 use crate::algorithm::{self, Cell, Rule, pass};
 use crate::dtype::DType;
 use crate::kernel::bits::Bits;
@@ -401,13 +402,14 @@ where
             let wide = wide.write([[0.0; ROW]; SUMS]);
             let end = self.len.min((block + 1) * BLOCK);
             for start in (block * BLOCK..end).step_by(GROUP) {
-                let len = GROUP.min(end - start);
-                let (mut arrays, whole) = (self.arrays, len / ROW * ROW);
-                if whole < len {
+                let there = (start, GROUP.min(end - start));
+                let (mut arrays, whole) = (self.arrays, there.1 / ROW * ROW);
+                if whole < there.1 {
                     // SAFETY: `CodedFn`'s contract.
-                    arrays = padded.insert(unsafe { self.pad(start, &mut padding) });
+                    let copies = unsafe { padding.fill(self.arrays, there, &Self::USE) };
+                    arrays = padded.insert(copies);
                 }
-                let len = len.next_multiple_of(ROW);
+                let len = there.1.next_multiple_of(ROW);
                 // SAFETY: as above.
                 let group = unsafe { self.open(arrays, (start, len), scratch) };
                 let (mut row, mut largest) = (0, [bits.splat(0); SLOTS]);
@@ -437,15 +439,19 @@ where
                         self.round(lanes, bits, &coeffs, &group, rest);
                     }
                     lost += self.close(arrays, &group);
-                    if Self::rounds_parameter() && has(bits, special, short::TOO_LARGE) {
-                        // Once more, to count them.
+                    // Once more where some may have become infinite, to count them; of a master copy, also
+                    // since the loops do not round what is infinite or NaN.
+                    let least =
+                        if PAIR == pair::MASTER { short::SPECIAL } else { short::TOO_LARGE };
+                    if PAIR != pair::NONE && Self::moves() && has(bits, special, least) {
                         let p = slice::from_raw_parts_mut(group.p, group.len);
-                        let noise = Some(self.noise_of_parameter(start));
+                        let alone = PAIR == pair::ALONE;
+                        let noise = alone.then(|| self.noise_of_parameter(start));
                         lost += short::FORMAT.round_all(self.token, p, group.short[0], noise);
                         special = bits.splat(0);
                     }
-                    if whole < len {
-                        self.give_back(start, arrays);
+                    if whole < there.1 {
+                        give_back(self.arrays, arrays, there, &Self::USE);
                     }
                 }
             }
@@ -456,13 +462,6 @@ where
             for sum in 0..SUMS {
                 out[sum] = fold(&wide[sum]);
             }
-        }
-        if PAIR == pair::MASTER && has(bits, special, short::SPECIAL) {
-            // SAFETY: `CodedFn`'s contract.
-            lost = unsafe {
-                let p = slice::from_raw_parts_mut(self.arrays.p.place.codes.cast(), self.len);
-                short::FORMAT.round_all(self.token, p, Self::short(self.arrays).place.codes, None)
-            };
         }
         lost
     }

@@ -3,13 +3,12 @@
 // As in the loops.
 #![allow(clippy::needless_range_loop)]
 
-use super::{CodedKernel, Group, Padding, Scratch};
-use crate::algorithm::{Rule, pass};
+use super::{CodedKernel, Group, Scratch};
+use crate::algorithm::{MAX_SLOTS, Rule, pass};
 use crate::dtype::DType;
 use crate::kernel::codec::{GROUP, Scale};
-use crate::kernel::coded::buffers::Copy;
+use crate::kernel::coded::padding::Use;
 use crate::kernel::kept::{Coded, Kept, adopt, decoded};
-use crate::kernel::lanes::ROW;
 use crate::kernel::mode::pair;
 use crate::kernel::rounding::{Key, PARAMETER};
 use std::{ptr, slice};
@@ -39,7 +38,8 @@ where
     /// The group of `len` elements from one on, decoded where the loops are not to.
     ///
     /// # Safety
-    /// As [`CodedFn`], of these arrays; of all that follows too.
+    /// As [`CodedFn`], of these arrays, and `scratch` is [`new`](Scratch::new) as
+    /// [`decodes`](Self::decodes) says; of all that follows too.
     #[inline(always)]
     pub(super) unsafe fn open(
         &self,
@@ -51,7 +51,8 @@ where
         let mut computed = [ptr::null_mut::<f32>(); SLOTS];
         let mut codes = [ptr::null_mut::<u8>(); SLOTS];
         let mut scales = [Scale::NONE; SLOTS];
-        // SAFETY: this function's own contract: each group has an exponent.
+        // SAFETY: this function's own contract: each group has an exponent, and `scratch` holds numbers where
+        // something is decoded to it.
         unsafe {
             let mut short = [ptr::null_mut(); 2];
             if PAIR == pair::NONE {
@@ -126,65 +127,17 @@ where
         }
     }
 
-    /// The arrays with copies in place of the elements from `start` on, filled up to a whole row with zeros.
-    ///
-    /// # Safety
-    /// As [`open`](Self::open), of the elements from `start` on, which are of one group.
-    #[cold]
-    #[inline(never)]
-    pub(super) unsafe fn pad(&self, start: usize, padding: &mut Padding<SLOTS>) -> Coded {
-        let (mut padded, len) = (*self.arrays, self.len - start);
-        let fill = |kept: &mut Kept, copy: &mut Copy| {
-            let (from, size) = (kept.place(start).codes, kept.size());
-            let copy = copy.as_mut_ptr().cast::<u8>();
-            // SAFETY: this function's own contract; the copy has room for a group.
-            unsafe {
-                copy.copy_from_nonoverlapping(from, len * size);
-                let rest = len.next_multiple_of(ROW) - len;
-                copy.add(len * size).write_bytes(0, rest * size);
-            }
-            kept.place.codes = copy.wrapping_sub(start * size);
-        };
-        fill(&mut padded.p, &mut padding.p);
-        if PASS != pass::MOVE {
-            fill(&mut padded.g, &mut padding.g);
+    /// What of the arrays the loops read and write.
+    pub(super) const USE: Use = {
+        let (mut reads, mut writes) = ([false; MAX_SLOTS], [false; MAX_SLOTS]);
+        let mut slot = 0;
+        while slot < SLOTS {
+            reads[slot] = R::STATE[slot].is_read(PASS);
+            writes[slot] = R::STATE[slot].is_written(PASS);
+            slot += 1;
         }
-        if let Some((parameter, _)) = &mut padded.copy {
-            fill(parameter, &mut padding.parameter);
-        }
-        for slot in (0..SLOTS).filter(|slot| Self::reads(*slot)) {
-            fill(&mut padded.state[slot], &mut padding.state[slot]);
-        }
-        padded
-    }
-
-    /// Puts back what has been written of such copies.
-    ///
-    /// # Safety
-    /// As [`pad`](Self::pad).
-    #[cold]
-    #[inline(never)]
-    pub(super) unsafe fn give_back(&self, start: usize, padded: &Coded) {
-        let back = |to: &Kept, from: &Kept| {
-            let bytes = (self.len - start) * to.size();
-            // SAFETY: this function's own contract.
-            unsafe {
-                to.place(start).codes.copy_from_nonoverlapping(from.place(start).codes, bytes);
-            }
-        };
-        // A master copy is written too where it follows its parameter.
-        if Self::moves() || padded.copy.is_some() {
-            back(&self.arrays.p, &padded.p);
-        }
-        if let (Some((to, _)), Some((from, _)), true) =
-            (&self.arrays.copy, &padded.copy, Self::moves())
-        {
-            back(to, from);
-        }
-        for slot in (0..SLOTS).filter(|slot| Self::writes(*slot)) {
-            back(&self.arrays.state[slot], &padded.state[slot]);
-        }
-    }
+        Use { reads, writes, gradient: PASS != pass::MOVE, parameter: PASS & pass::PARAMETER != 0 }
+    };
 
     /// Of the group from an element on.
     #[inline(always)]
