@@ -46,7 +46,8 @@ pub use key::{Bounds, Key, NonFinite, Scope, State};
 pub use optimizer::Fault;
 pub use optimizer::{
     Config, EstimateState, GroupId, Index, MAX_STATE, Movement, NUM_THREADS_ENV, Optimizer,
-    RowIndex, StateOwner, StepInParts, StepReport, Sweeps, TensorId, TensorProgress, TensorStep,
+    RowIndex, StateOwner, StepInParts, StepReport, StepTensors, Sweeps, TensorId, TensorProgress,
+    TensorStep,
 };
 
 /// Version of the crate, `major.minor.patch`.

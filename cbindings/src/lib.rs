@@ -17,6 +17,7 @@ pub mod keys;
 mod names;
 pub mod optimizer;
 pub mod parts;
+mod repeat;
 pub mod resume;
 pub mod state;
 pub mod status;

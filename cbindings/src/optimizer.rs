@@ -5,6 +5,7 @@ use crate::config::{dadapt_config, dadapt_group, dtype_or_none, group_number, gr
 use crate::handle::{Fate, Object, Outcome, change, free, out, read, text, write_if_wanted};
 use crate::keys::dadapt_key;
 use crate::names::c_name;
+use crate::repeat::Repeating;
 use crate::status::dadapt_status;
 use crate::step::Steps;
 use dadapt::{Config, GroupId, Key, NUM_THREADS_ENV, Optimizer};
@@ -14,7 +15,7 @@ use std::ffi::{c_char, c_void};
 /// one at a time; those that take it as const may run at once, and so may
 /// dadapt_optimizer_step_tensor. Different optimizers are independent.
 pub struct dadapt_optimizer {
-    pub(crate) optimizer: Optimizer,
+    pub(crate) optimizer: Repeating,
     pub(crate) steps: Steps,
     fate: Fate,
 }
@@ -79,7 +80,7 @@ pub unsafe extern "C" fn dadapt_optimizer_new(
     let work = |config: &dadapt_config| {
         // SAFETY: this function's contract.
         let to = unsafe { out(optimizer, "optimizer")? };
-        let optimizer = Optimizer::new(&with_threads(&config.config)?)?;
+        let optimizer = Repeating::new(Optimizer::new(&with_threads(&config.config)?)?);
         let (steps, fate) = (Steps::default(), Fate::default());
         to.write(Box::into_raw(Box::new(dadapt_optimizer { optimizer, steps, fate })));
         Ok(())

@@ -56,11 +56,7 @@ pub unsafe extern "C" fn dadapt_optimizer_step_tensor(
         #[cfg(feature = "fault-injection")]
         o.steps.panic_in_part();
         // SAFETY: this function's contract.
-        unsafe {
-            let step = read_one(tensor)?;
-            o.optimizer.step_part(&step)?;
-        }
-        Ok(())
+        unsafe { read_one(tensor, |tensor| Ok(o.optimizer.step_part(tensor)?)) }
     };
     // SAFETY: this function's contract: only shared references exist during the call.
     unsafe { share(optimizer, work) }

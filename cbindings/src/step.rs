@@ -240,9 +240,9 @@ pub unsafe extern "C" fn dadapt_optimizer_step(
     let mut log = None;
     let work = |o: &mut dadapt_optimizer| {
         // SAFETY: this function's contract.
-        let (to, tensors) =
-            unsafe { (ReportTo::new(report)?, Descriptors::new(tensors, n)?.read()) };
-        let done = o.optimizer.step_each(tensors)?;
+        let (to, tensors) = unsafe { (ReportTo::new(report)?, Descriptors::new(tensors, n)?) };
+        // SAFETY: this function's contract.
+        let done = unsafe { o.optimizer.step(tensors)? };
         to.write(&done);
         log = o.steps.log_call(&o.optimizer, &done);
         Ok(())

@@ -6,11 +6,11 @@ use crate::status::{
     DADAPT_ERROR_STRUCT_SIZE, DADAPT_ERROR_UNKNOWN_DTYPE, Failure,
 };
 use crate::step::{DADAPT_INDEX_I64, DADAPT_INDEX_U32, dadapt_report, dadapt_tensor};
-use dadapt::{DType, Index, MAX_STATE, StepReport, TensorId, TensorStep};
+use dadapt::{DType, Index, MAX_STATE, StepReport, StepTensors, TensorId, TensorStep};
 use std::fmt;
 use std::marker::PhantomData;
 use std::mem::{MaybeUninit, offset_of, size_of};
-use std::ptr;
+use std::{ptr, slice};
 
 /// The least `struct_size` of a tensor: everything that a tensor with state of the library's needs.
 const MIN_TENSOR: usize = offset_of!(dadapt_tensor, state);
@@ -87,16 +87,18 @@ unsafe fn read_other_version(
     }
 }
 
-/// What the descriptor at `start` describes; fields that its version lacks are 0.
+/// Calls `with` for what the descriptor at `start` describes; fields that its version lacks are 0.
 ///
 /// # Safety
 /// `start` points to `size` bytes that C wrote, aligned or not, and the arrays are as the step that it is
 /// for asks.
+// No result with a tensor: it would be copied, and each copy waits for the one before to be written.
 #[inline(always)]
 unsafe fn read_tensor(
     (start, size): (*const u8, usize),
     place: Place,
-) -> Outcome<TensorStep<'static, 'static>> {
+    with: impl FnOnce(&TensorStep<'_, '_>) -> Outcome<()>,
+) -> Outcome<()> {
     let other;
     let tensor: *const dadapt_tensor = if size == size_of::<dadapt_tensor>() {
         start.cast()
@@ -139,16 +141,11 @@ unsafe fn read_tensor(
         *to = unsafe { states.add(slot).read_unaligned() }.cast();
     }
     let (len, p, g) = (given!(len), given!(p).cast(), given!(g).cast());
-    // SAFETY: this function's contract.
-    let step = unsafe {
-        TensorStep::from_raw(id, dtype, len, p, g, &state[..state_count])
-            .with_raw_gradient_dtype(g_dtype)
-    };
     let (rows, row_count) = (given!(rows), given!(row_count));
     let index = match given!(row_type) {
-        0 if row_count == 0 && rows.is_null() => return Ok(step),
-        DADAPT_INDEX_U32 => Index::U32,
-        DADAPT_INDEX_I64 => Index::I64,
+        0 if row_count == 0 && rows.is_null() => None,
+        DADAPT_INDEX_U32 => Some(Index::U32),
+        DADAPT_INDEX_I64 => Some(Index::I64),
         code => {
             let detail =
                 format!("{place}row_type is {code}; there are DADAPT_INDEX_U32 (1) and _I64 (2)");
@@ -156,7 +153,15 @@ unsafe fn read_tensor(
         }
     };
     // SAFETY: this function's contract.
-    Ok(unsafe { step.with_raw_rows(rows.cast(), row_count, index) })
+    let mut step = unsafe {
+        TensorStep::from_raw(id, dtype, len, p, g, &state[..state_count])
+            .with_raw_gradient_dtype(g_dtype)
+    };
+    if let Some(index) = index {
+        // SAFETY: this function's contract.
+        step = unsafe { step.with_raw_rows(rows.cast(), row_count, index) };
+    }
+    with(&step)
 }
 
 /// An array of descriptors, of this version of the struct or another.
@@ -183,13 +188,23 @@ impl Descriptors {
         Ok(Descriptors { start, n, stride })
     }
 
-    /// What they describe, or what is wrong with them.
+    /// They as C wrote them, where they are of this version of the struct.
     ///
     /// # Safety
-    /// `new`'s contract holds until the iterator has ended, and the arrays are as `dadapt_optimizer_step`
-    /// asks.
-    pub(crate) unsafe fn read(self) -> impl Iterator<Item = Outcome<TensorStep<'static, 'static>>> {
-        (0..self.n).map(move |index| {
+    /// `new`'s contract holds for the lifetime.
+    pub(crate) unsafe fn bytes<'a>(&self) -> Option<&'a [u8]> {
+        // SAFETY: this function's contract; the struct has no padding that C might have left out.
+        let bytes = || unsafe { slice::from_raw_parts(self.start, self.n * self.stride) };
+        (self.stride == size_of::<dadapt_tensor>()).then(bytes)
+    }
+
+    /// Has what they describe take part in a step, up to the first error.
+    ///
+    /// # Safety
+    /// `new`'s contract holds, and the arrays are as `dadapt_optimizer_step` asks.
+    #[inline(always)]
+    pub(crate) unsafe fn add_to(self, step: &mut StepTensors<'_>) -> Outcome<()> {
+        for index in 0..self.n {
             // SAFETY: this function's contract, as `index < n`.
             let start = unsafe { self.start.add(index * self.stride) };
             // SAFETY: each struct starts with its size.
@@ -200,19 +215,21 @@ impl Descriptors {
                 return Err(bad_size(place, size, &expected));
             }
             // SAFETY: this function's contract.
-            unsafe { read_tensor((start, size), place) }
-        })
+            unsafe { read_tensor((start, size), place, |tensor| Ok(step.add(tensor)?))? };
+        }
+        Ok(())
     }
 }
 
-/// What a single descriptor describes.
+/// Calls `with` for what a single descriptor describes.
 ///
 /// # Safety
 /// `tensor` is null or points to a struct that starts with its size, whose arrays are as
 /// `dadapt_optimizer_step_tensor` asks.
 pub(crate) unsafe fn read_one(
     tensor: *const dadapt_tensor,
-) -> Outcome<TensorStep<'static, 'static>> {
+    with: impl FnOnce(&TensorStep<'_, '_>) -> Outcome<()>,
+) -> Outcome<()> {
     if tensor.is_null() {
         return Err(null("tensor"));
     }
@@ -220,7 +237,7 @@ pub(crate) unsafe fn read_one(
     // SAFETY: this function's contract.
     unsafe {
         let size = tensor_size(start, place)?;
-        read_tensor((start, size), place)
+        read_tensor((start, size), place, with)
     }
 }
 

@@ -105,6 +105,8 @@ programs! {
     parts_under_valgrind_is_clean, "parts.c", run_under_valgrind;
     rows_touch_what_they_say, "rows.c", run_plainly;
     rows_under_valgrind_is_clean, "rows.c", run_under_valgrind;
+    repeat_descriptors_of_before_give_the_same_bits, "repeat.c", run_plainly;
+    repeat_under_valgrind_is_clean, "repeat.c", run_under_valgrind;
     resume_another_goes_on_to_the_bit, "resume.c", run_plainly;
     resume_under_valgrind_is_clean, "resume.c", run_under_valgrind;
     family_algorithms_by_number_train, "family.c", run_plainly;

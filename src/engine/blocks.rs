@@ -11,6 +11,7 @@ use crate::kernel::block::GroupPlan;
 use crate::kernel::codec::{Format, GROUP, Place};
 use crate::kernel::isa::Token;
 use crate::kernel::scan::{finite_fn, sum_sq_fn};
+use std::mem::MaybeUninit;
 use std::ops::Range;
 use std::slice;
 use std::sync::Mutex;
@@ -69,24 +70,32 @@ impl Jobs {
         self.len = 0;
     }
 
-    /// Adds the job that is made of the blocks of those before it.
+    /// Where the next job is to be made.
+    #[inline(always)]
+    pub(crate) fn next(&mut self) -> &mut MaybeUninit<Job> {
+        if self.jobs.len() == self.jobs.capacity() {
+            self.grow();
+        }
+        &mut self.jobs.spare_capacity_mut()[0]
+    }
+
+    /// Adds the job that was made where [`next`](Jobs::next) said. (Not one that is given, or made by a function:
+    /// a copy would wait for what it copies to be written.)
     ///
     /// # Safety
+    /// The job was made, and nothing was added or cleared since.
+    ///
     /// Whenever the jobs are looked at or swept until [`clear`](Jobs::clear): the arrays of the job hold
     /// `len` aligned elements of its dtype, statistics one for each element of the slice, null where the
     /// sweep's passes read nothing; those of all jobs but `g` overlap nothing, and nobody else uses
     /// them.
     #[inline(always)]
-    pub(crate) unsafe fn push(&mut self, job: impl FnOnce(usize) -> Job) -> &mut Job {
-        if self.jobs.len() == self.jobs.capacity() {
-            self.grow();
-        }
+    pub(crate) unsafe fn push(&mut self) -> &mut Job {
         let count = self.jobs.len();
-        // Made where it stays: a copy would wait for what it copies to be written.
-        self.jobs.spare_capacity_mut()[0].write(job(self.blocks));
-        // SAFETY: it has just been written.
+        // SAFETY: `next` made sure of the capacity, and this function's own contract is that it was written.
         unsafe { self.jobs.set_len(count + 1) };
         let job = &mut self.jobs[count];
+        job.blocks_before = self.blocks;
         self.blocks += job.len.div_ceil(BLOCK);
         self.len += job.len;
         job

@@ -130,12 +130,15 @@ impl Job {
         self.streams.g.wrapping_add(start * self.formats.g.size())
     }
 
-    /// The job's arrays from element `start` on, all of its dtype.
-    #[inline]
-    pub(super) fn at(&self, start: usize, slots: &[Slot]) -> Streams {
-        let size = self.dtype.size();
-        let Streams { p, g, mut state } = self.streams;
+    /// The job's arrays from element `start` on, all of its dtype, which stand for zeros too where they have no
+    /// memory.
+    #[inline(always)]
+    pub(super) fn at(&self, start: usize, slots: &[Slot], to: &mut Streams) {
+        *to = self.streams;
         if start > 0 {
+            let size = self.dtype.size();
+            let Streams { p, g, state } = to;
+            (*p, *g) = (p.wrapping_add(start * size), g.wrapping_add(start * size));
             for (array, slot) in state.iter_mut().zip(slots).filter(|(array, _)| !array.is_null()) {
                 let skipped = match slot.role {
                     Role::Statistic => self.slice.before(start),
@@ -145,8 +148,10 @@ impl Job {
             }
         }
         if let Some(slot) = self.zeros {
-            state[slot] = ZEROS.as_ptr().cast_mut();
+            to.state[slot] = ZEROS.as_ptr().cast_mut();
         }
-        Streams { p: p.wrapping_add(start * size), g: g.wrapping_add(start * size), state }
+        if self.gradient == Gradient::Zero {
+            to.g = ZEROS.as_ptr();
+        }
     }
 }

@@ -5,9 +5,7 @@ use super::job::{Gradient, Job};
 use super::slices;
 use crate::algorithm::{MAX_SLOTS, MAX_SUMS, Slot, pass};
 use crate::dtype::DType;
-use crate::kernel::block::{
-    Ahead, BLOCK, BLOCKS, Block, GroupPlan, Partial, Streams, ZEROS, most_blocks,
-};
+use crate::kernel::block::{Ahead, BLOCK, BLOCKS, Block, GroupPlan, Partial, Streams, most_blocks};
 use crate::kernel::coded::CodedFn;
 use crate::kernel::isa::Token;
 use crate::kernel::kept::Coded;
@@ -122,11 +120,10 @@ impl<'a> Batch<'a> {
             }
             _ => None,
         };
-        let mut streams = job.at(start, self.sweep.slots);
-        if job.gradient == Gradient::Zero {
-            streams.g = ZEROS.as_ptr();
-        }
-        self.blocks[self.len] = Block { streams, len, ahead };
+        // In place: a copy would wait for what it copies to be written.
+        let block = &mut self.blocks[self.len];
+        job.at(start, self.sweep.slots, &mut block.streams);
+        (block.len, block.ahead) = (len, ahead);
         self.len += 1;
         if self.len == most {
             // SAFETY: as above.
@@ -151,7 +148,7 @@ impl<'a> Batch<'a> {
             kernel(self.sweep.token, &plan.kernel, &self.blocks[..self.len], first, partials)
         };
         self.len = 0;
-        partials.iter().for_each(|partial| self.add(plan, partial));
+        self.add(plan, partials);
     }
 
     /// Sweeps a part of a job whose arrays are not plain.
@@ -178,16 +175,18 @@ impl<'a> Batch<'a> {
                     |lost| (together, lost),
                 )
             };
-            partials[..done.div_ceil(BLOCK)].iter().for_each(|partial| self.add(plan, partial));
+            self.add(plan, &partials[..done.div_ceil(BLOCK)]);
             at += done;
             lost += of_part;
         }
         lost
     }
 
-    fn add(&mut self, plan: &Plan, partial: &Partial) {
-        let weighted = partial.iter().zip(&plan.weights).map(|(sum, weight)| weight * sum);
-        self.into.iter_mut().zip(weighted).take(self.sweep.sums).for_each(|(to, sum)| to.add(sum));
+    fn add(&mut self, plan: &Plan, partials: &[Partial]) {
+        let sums = self.into.iter_mut().zip(plan.weights).take(self.sweep.sums);
+        for (i, (to, weight)) in sums.enumerate() {
+            to.add_all(partials.iter().map(|partial| weight * partial[i]));
+        }
     }
 }
 

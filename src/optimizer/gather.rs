@@ -40,6 +40,9 @@ pub(super) struct Unit {
     pub(super) grad_norm: f64,
     /// Why the step changes nothing here, where it does not.
     pub(super) stays: Option<Movement>,
+    /// Whether a step of the same tensors would have the same jobs: none is set up by this one, and all is
+    /// known where it is.
+    pub(super) settled: bool,
 }
 
 impl Unit {
@@ -53,6 +56,43 @@ impl Unit {
         self.active.clear();
         self.tables.clear();
         self.plans.clear();
+        self.settled = true;
+    }
+}
+
+/// Takes the tensors of a step, which [`Optimizer::step_each`] is about to make.
+#[derive(Debug)]
+pub struct StepTensors<'a> {
+    optimizer: &'a Optimizer,
+    scratch: &'a mut Scratch,
+}
+
+impl StepTensors<'_> {
+    /// Checks a tensor, by itself, and has it take part.
+    ///
+    /// # Errors
+    /// Those of [`Optimizer::step`] that are of the arrays, but for [`Error::Overlap`], which is looked for once
+    /// all are there. A tensor that is refused takes no part, and cannot be added again.
+    ///
+    /// # Safety
+    /// Until `step_each` has returned nobody else uses the arrays, and what `tensor` borrows stays borrowed.
+    // By reference and inlined, so that the tensor need not be written to memory: it would be read back
+    // sooner than that is done.
+    #[inline(always)]
+    pub unsafe fn add(&mut self, tensor: &TensorStep<'_, '_>) -> Result<()> {
+        let (given, optimizer) = (tensor, self.optimizer);
+        let tensor = optimizer.registered(given.id)?;
+        if tensor.seen.load(Ordering::Relaxed) == optimizer.begun {
+            return Err(Error::TensorTwice { tensor: tensor.name.clone() });
+        }
+        tensor.seen.store(optimizer.begun, Ordering::Relaxed);
+        let unit = &mut self.scratch.units[optimizer.unit(tensor.group)];
+        if tensor.width.is_some() {
+            return optimizer.gather_rows(given, &mut self.scratch.overlap, unit);
+        }
+        // SAFETY: `gather` looks for overlaps before the jobs are looked at, which only this step does and such
+        // as promise anew that the arrays are there; the rest is this function's own contract.
+        unsafe { optimizer.gather_dense(given, &mut self.scratch.overlap, unit) }
     }
 }
 
@@ -60,34 +100,30 @@ impl Optimizer {
     /// Checks the arrays and gathers those that the step is about.
     // Not inlined: no float operation may move out of the environment that its callers set.
     #[inline(never)]
-    pub(super) fn gather<'p, 'g, E: From<Error>>(
+    pub(super) fn gather<E: From<Error>>(
         &mut self,
         scratch: &mut Scratch,
-        tensors: impl Iterator<Item = Result<TensorStep<'p, 'g>, E>>,
+        tensors: impl FnOnce(&mut StepTensors<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
         self.refuse_unusable()?;
         scratch.units.resize_with(self.estimators.len(), Unit::default);
         scratch.units.iter_mut().for_each(Unit::clear);
         scratch.overlap.clear();
         self.begun += 1;
-        for given in tensors {
-            let given = &given?;
-            let tensor = self.registered(given.id)?;
-            if tensor.seen.load(Ordering::Relaxed) == self.begun {
-                return Err(Error::TensorTwice { tensor: tensor.name.clone() }.into());
-            }
-            tensor.seen.store(self.begun, Ordering::Relaxed);
-            let unit = &mut scratch.units[self.unit(tensor.group)];
-            if tensor.width.is_some() {
-                self.gather_rows(given, &mut scratch.overlap, unit)?;
-            } else {
-                // SAFETY: the overlap check below makes sure that nothing is shared; what `TensorStep`
-                // borrows it does so beyond this call and the step, which clears the jobs.
-                unsafe { self.gather_dense(given, &mut scratch.overlap, unit)? };
-            }
-        }
+        tensors(&mut StepTensors { optimizer: self, scratch })?;
         self.refuse_overlap(&mut scratch.overlap)?;
         Ok(())
+    }
+
+    /// Makes the jobs of the step before, whose tensors all had settled, those of another.
+    pub(super) fn gather_again(&self, scratch: &mut Scratch) {
+        for unit in &mut scratch.units {
+            for (job, id) in unit.jobs.iter_mut().zip(&unit.active) {
+                let tensor = &self.tensors[id.index()];
+                job.noise = tensor.noise_of_step();
+                job.slice = tensor.layout.slice; // which Prodigy's second sweep knows nothing of
+            }
+        }
     }
 
     pub(super) fn refuse_overlap(&self, overlap: &mut OverlapCheck) -> Result<()> {
@@ -103,8 +139,8 @@ impl Optimizer {
     ///
     /// # Safety
     /// The unit's jobs are looked at only once [`refuse_overlap`](Self::refuse_overlap) has found no
-    /// overlap, and cleared before their borrows end.
-    #[inline]
+    /// overlap, and not once their borrows have ended.
+    #[inline(always)]
     pub(super) unsafe fn gather_dense(
         &self,
         given: &TensorStep<'_, '_>,
@@ -126,7 +162,7 @@ impl Optimizer {
             return Ok(());
         }
         let g_dtype = given.g_dtype(tensor);
-        let job = |blocks_before| Job {
+        unit.jobs.next().write(Job {
             streams: Streams { p: given.p, g: given.g, state },
             len: tensor.len,
             dtype: tensor.dtype.working(),
@@ -134,8 +170,7 @@ impl Optimizer {
             copy: None,
             master_is_set: tensor.master_is_set,
             moves_by_kept: tensor.layout.moves_by_kept,
-            // Its own steps too: k stands still where a step makes no progress, or is aborted.
-            noise: tensor.noise ^ tensor.steps,
+            noise: tensor.noise_of_step(),
             group: tensor.group,
             first: tensor.steps == 0,
             slice: tensor.layout.slice,
@@ -143,20 +178,21 @@ impl Optimizer {
             gradient: Gradient::Given,
             plan: 0, // until there are plans
             is_plain_but_g: tensor.layout.plain,
-            blocks_before,
-        };
-        // SAFETY: `check_arrays` and `check_state` made sure of lengths, types and alignment; the rest is
-        // this function's own contract.
-        let job = unsafe { unit.jobs.push(job) };
+            blocks_before: 0, // until it is pushed
+        });
+        // SAFETY: it was made; `check_arrays` and `check_state` made sure of lengths, types and alignment; the
+        // rest is this function's own contract.
+        let job = unsafe { unit.jobs.push() };
         if tensor.layout.master {
             job.follow_master(tensor.slots.len());
         }
         unit.active.push(given.id);
+        unit.settled &= tensor.steps > 0 && given.states == 0;
         Ok(())
     }
 }
 
-#[inline]
+#[inline(always)]
 fn check_gradient_dtype(tensor: &Tensor, g_dtype: DType) -> Result<()> {
     let name = || tensor.name.clone();
     if g_dtype == DType::Q8 || g_dtype.working() != tensor.dtype.working() {
@@ -201,7 +237,7 @@ fn check_array(
 }
 
 /// Checks one tensor's parameter and gradient, each by itself, and notes them for the check of overlaps.
-#[inline]
+#[inline(always)]
 pub(super) fn check_arrays(
     tensor: &Tensor,
     given: &TensorStep<'_, '_>,

@@ -149,12 +149,6 @@ impl<'p, 'g> TensorStep<'p, 'g> {
         self
     }
 
-    /// The same arrays for as long as this is borrowed.
-    #[inline]
-    pub(super) fn reborrow(&mut self) -> TensorStep<'_, '_> {
-        TensorStep { borrow: PhantomData, ..*self }
-    }
-
     /// The type of the gradient's elements.
     #[inline]
     pub(super) fn g_dtype(&self, tensor: &Tensor) -> DType {

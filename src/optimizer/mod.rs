@@ -17,6 +17,7 @@ mod step;
 mod tensor;
 
 pub use config::{Config, GroupId, NUM_THREADS_ENV};
+pub use gather::StepTensors;
 pub use given::{Index, RowIndex, TensorStep};
 pub use parts::StepInParts;
 pub use report::{Movement, StepReport, Sweeps};

@@ -54,7 +54,7 @@ impl OverlapCheck {
         (self.seen, self.new) = (0, false);
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn push(&mut self, span: Span) {
         if span.bytes == 0 {
             return;

@@ -351,8 +351,9 @@ impl Optimizer {
             let mut unit = Unit { grad_norm: f64::NAN, ..Unit::default() };
             for given in &progress.waiting {
                 if self.unit(given.job.group) == estimator {
-                    // SAFETY: as when it was checked: the caller vouches that the arrays are valid.
-                    unsafe { unit.jobs.push(|blocks_before| Job { blocks_before, ..given.job }) };
+                    unit.jobs.next().write(given.job);
+                    // SAFETY: it was made; as when it was checked: the caller vouches that the arrays are valid.
+                    unsafe { unit.jobs.push() };
                     unit.active.push(given.id);
                 }
             }

@@ -58,6 +58,7 @@ impl Optimizer {
         unit: &mut Unit,
     ) -> Result<()> {
         let tensor = self.registered(given.id)?;
+        unit.settled = false;
         check_arrays(tensor, given, overlap)?;
         let state = check_state(tensor, given, overlap)?;
         let g_dtype = given.g_dtype(tensor);

@@ -2,7 +2,7 @@
 
 use super::Optimizer;
 use super::estimator::Estimator;
-use super::gather::{Scratch, Unit};
+use super::gather::{Scratch, StepTensors, Unit};
 use super::given::TensorStep;
 use super::report::{Movement, StepReport, Sweeps};
 use crate::algorithm::{Descriptor, MAX_SUMS, pass};
@@ -55,29 +55,60 @@ impl Optimizer {
     /// The same inputs give the same bits for any number of threads, any instruction set and any
     /// order of `tensors`, whatever floating-point environment the caller has set.
     pub fn step(&mut self, tensors: &mut [TensorStep<'_, '_>]) -> Result<StepReport> {
-        self.step_each(tensors.iter_mut().map(|tensor| Ok(tensor.reborrow())))
+        self.step_each(|step| {
+            // SAFETY: they are borrowed, for us alone, until this returns.
+            tensors.iter().try_for_each(|tensor| unsafe { step.add(tensor) })
+        })
     }
 
     /// [`step`](Self::step) of tensors that are made one after the other, such as from what another
-    /// language describes them by, and so need no list.
+    /// language describes them by, and so need no list: `tensors` adds each.
     ///
-    /// `tensors` is asked for them before anything is written, in the floating-point environment of the
-    /// step, and no further after an error; a panic of its leaves everything as it was.
+    /// That is called before anything is written, in the floating-point environment of the step. A panic of
+    /// its leaves everything as it was.
     ///
     /// # Errors
-    /// As `step`, and the first that `tensors` has: nothing has been written then.
+    /// As `step`, and what `tensors` returns: nothing has been written then.
     ///
     /// # Determinism
     /// As `step`.
-    pub fn step_each<'p, 'g, E: From<Error>>(
+    pub fn step_each<E: From<Error>>(
         &mut self,
-        tensors: impl IntoIterator<Item = Result<TensorStep<'p, 'g>, E>>,
+        tensors: impl FnOnce(&mut StepTensors<'_>) -> Result<(), E>,
+    ) -> Result<StepReport, E> {
+        self.step_of(|optimizer, scratch| optimizer.gather(scratch, tensors))
+    }
+
+    /// [`step`](Self::step) of the tensors of the step before, whose arrays lie where they did: for other
+    /// languages. They are not read and checked again. `None`, and nothing has happened, where they have
+    /// to be given: where that step set up state, or some state is the caller's, or some gradient of single rows.
+    ///
+    /// # Errors
+    /// As `step`.
+    ///
+    /// # Safety
+    /// The step before succeeded, and since then nothing was called that takes the optimizer mutably. Its tensors
+    /// were made by [`TensorStep::from_raw`], and their arrays are as that asks, once more.
+    pub unsafe fn step_again(&mut self) -> Option<Result<StepReport>> {
+        let units = &self.scratch.units;
+        if units.is_empty() || !units.iter().all(|unit| unit.settled) {
+            return None;
+        }
+        Some(self.step_of(|optimizer, scratch| {
+            optimizer.gather_again(scratch);
+            Ok(())
+        }))
+    }
+
+    fn step_of<E: From<Error>>(
+        &mut self,
+        gather: impl FnOnce(&mut Self, &mut Scratch) -> Result<(), E>,
     ) -> Result<StepReport, E> {
         let env = FpEnv::set_default();
         let mut scratch = std::mem::take(&mut self.scratch);
-        let gathered = self.gather(&mut scratch, tensors.into_iter());
+        let gathered = gather(self, &mut scratch);
         let report = gathered.and_then(|()| Ok(self.step_in_default_env(&mut scratch)?));
-        scratch.units.iter_mut().for_each(Unit::clear);
+        // Its jobs stay, but only `step_again` may look at them.
         self.scratch = scratch;
         drop(env);
         if let Ok(report) = &report {
@@ -86,7 +117,7 @@ impl Optimizer {
         report
     }
 
-    // Not inlined: no float operation may move out of the environment that `step_each` sets.
+    // Not inlined: no float operation may move out of the environment that `step_of` sets.
     #[inline(never)]
     fn step_in_default_env(&mut self, scratch: &mut Scratch) -> Result<StepReport> {
         for (i, unit) in scratch.units.iter_mut().enumerate() {

@@ -130,6 +130,13 @@ impl Tensor {
         Ok(())
     }
 
+    /// Stands for it and its step in the noise of stochastic rounding. (Its own steps: k stands still where a
+    /// step makes no progress, or is aborted.)
+    #[inline]
+    pub(super) fn noise_of_step(&self) -> u64 {
+        self.noise ^ self.steps
+    }
+
     /// State arrays that it has: its slots, and the master copy of a parameter in a shorter type.
     pub(super) fn arrays(&self) -> usize {
         self.slots.len() + usize::from(self.layout.master)
