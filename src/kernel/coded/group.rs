@@ -147,6 +147,36 @@ where
         }
     }
 
+    /// Asks for a row of what lies ahead, in the first loop or in the second: where both take as long, half of the
+    /// bytes in each, since memory that is asked for in bursts idles between them.
+    #[inline(always)]
+    fn ask_ahead(group: &Group<SLOTS>, row: usize, second: bool) {
+        let Group { p, g, short: [short_p, short_g], codes, .. } = *group;
+        if second == Self::waits() {
+            match PAIR {
+                pair::ALONE => Self::ask(short_p, row, 2),
+                _ => Self::ask(p.cast(), row, 4),
+            }
+        }
+        if !second {
+            if PAIR == pair::MASTER {
+                Self::ask(short_p, row, 2);
+            }
+            if PAIR != pair::NONE {
+                Self::ask(short_g, row, 2);
+            } else if PASS != pass::MOVE {
+                Self::ask(g.cast(), row, 4);
+            }
+        }
+        for slot in 0..SLOTS {
+            if Self::reads(slot) && second == (slot == 0 && Self::waits()) {
+                let exact = Self::is_exact(slot);
+                let size = if exact { 4 } else { Self::format(slot).dtype.size() };
+                Self::ask(codes[slot], row, size);
+            }
+        }
+    }
+
     /// Asks for a row of what lies ahead in an array.
     #[inline(always)]
     fn ask(array: *const u8, row: usize, size: usize) {
@@ -170,24 +200,9 @@ where
         (from, to): (usize, usize),
         (run, largest, special): (&mut Run<S, SUMS>, &mut [S::u32s; SLOTS], &mut S::u32s),
     ) {
-        let Group { p, g, short: [short_p, short_g], computed, codes, scales, .. } = *group;
+        let Group { p, short: [short_p, _], computed, codes, scales, .. } = *group;
         for row in (from..to).step_by(ROW) {
-            if PAIR != pair::ALONE {
-                Self::ask(p.cast(), row, 4);
-            }
-            if PAIR != pair::NONE {
-                Self::ask(short_p, row, 2);
-                Self::ask(short_g, row, 2);
-            } else if PASS != pass::MOVE {
-                Self::ask(g.cast(), row, 4);
-            }
-            for slot in 0..SLOTS {
-                if Self::reads(slot) {
-                    let exact = Self::is_exact(slot);
-                    let size = if exact { 4 } else { Self::format(slot).dtype.size() };
-                    Self::ask(codes[slot], row, size);
-                }
-            }
+            Self::ask_ahead(group, row, false);
             for register in 0..Lanes::<S, f32>::PER_ROW {
                 let at = row + register * Lanes::<S, f32>::LEN;
                 // SAFETY: this function's own contract.
@@ -284,6 +299,9 @@ where
         // Each half apart, whose noise is where that in its words is.
         for half in (0..len).step_by(HALF) {
             for at in (half..len.min(half + HALF)).step_by(Lanes::<S, f32>::LEN) {
+                if Self::waits() {
+                    Self::ask_ahead(group, at, true);
+                }
                 let rounding = noise_at(bits, noise, (half / HALF, at - half));
                 // SAFETY: this function's own contract.
                 unsafe {
