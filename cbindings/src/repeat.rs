@@ -26,18 +26,21 @@ impl Repeating {
     pub(crate) unsafe fn step(&mut self, tensors: Descriptors) -> Outcome<StepReport> {
         // SAFETY: this function's contract.
         let bytes = unsafe { tensors.bytes() };
+        let same = bytes == Some(&self.last[..]);
         // Until it has succeeded.
-        if std::mem::take(&mut self.unchanged) && bytes == Some(&self.last[..]) {
-            // SAFETY: the step before was given the same arrays, now as then under this function's contract,
-            // and succeeded; nobody has borrowed the optimizer mutably since.
+        if std::mem::take(&mut self.unchanged) && same {
+            // SAFETY: the last mutable borrow was for a step, which was given the same arrays and succeeded; they are
+            // there now as then by this function's contract.
             if let Some(report) = unsafe { self.optimizer.step_again() } {
                 let report = report?;
                 self.unchanged = true;
                 return Ok(report);
             }
         }
-        self.last.clear();
-        self.last.extend_from_slice(bytes.unwrap_or_default());
+        if !same {
+            self.last.clear();
+            self.last.extend_from_slice(bytes.unwrap_or_default());
+        }
         // SAFETY: this function's contract.
         let report = self.optimizer.step_each(|step| unsafe { tensors.add_to(step) })?;
         self.unchanged = bytes.is_some();

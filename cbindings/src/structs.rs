@@ -188,14 +188,16 @@ impl Descriptors {
         Ok(Descriptors { start, n, stride })
     }
 
-    /// They as C wrote them, where they are of this version of the struct.
+    /// They as C wrote them, where they are of this version of the struct and that has no padding, which C may leave
+    /// as it was.
     ///
     /// # Safety
     /// `new`'s contract holds for the lifetime.
     pub(crate) unsafe fn bytes<'a>(&self) -> Option<&'a [u8]> {
-        // SAFETY: this function's contract; the struct has no padding that C might have left out.
+        const FIELDS: usize = size_of::<[usize; 8]>() + size_of::<u64>() + size_of::<[i32; 4]>();
+        // SAFETY: this function's contract; the fields fill the structs.
         let bytes = || unsafe { slice::from_raw_parts(self.start, self.n * self.stride) };
-        (self.stride == size_of::<dadapt_tensor>()).then(bytes)
+        (FIELDS == size_of::<dadapt_tensor>() && self.stride == FIELDS).then(bytes)
     }
 
     /// Has what they describe take part in a step, up to the first error.

@@ -72,14 +72,14 @@ impl Jobs {
 
     /// Where the next job is to be made.
     #[inline(always)]
-    pub(crate) fn next(&mut self) -> &mut MaybeUninit<Job> {
+    pub(crate) fn spare(&mut self) -> &mut MaybeUninit<Job> {
         if self.jobs.len() == self.jobs.capacity() {
             self.grow();
         }
         &mut self.jobs.spare_capacity_mut()[0]
     }
 
-    /// Adds the job that was made where [`next`](Jobs::next) said. (Not one that is given, or made by a function:
+    /// Adds the job that was made where [`spare`](Jobs::spare) said. (Not one that is given, or made by a function:
     /// a copy would wait for what it copies to be written.)
     ///
     /// # Safety
@@ -90,9 +90,9 @@ impl Jobs {
     /// sweep's passes read nothing; those of all jobs but `g` overlap nothing, and nobody else uses
     /// them.
     #[inline(always)]
-    pub(crate) unsafe fn push(&mut self) -> &mut Job {
+    pub(crate) unsafe fn add_spare(&mut self) -> &mut Job {
         let count = self.jobs.len();
-        // SAFETY: `next` made sure of the capacity, and this function's own contract is that it was written.
+        // SAFETY: `spare` made sure of the capacity, and this function's own contract is that it was written.
         unsafe { self.jobs.set_len(count + 1) };
         let job = &mut self.jobs[count];
         job.blocks_before = self.blocks;
@@ -151,7 +151,7 @@ impl Jobs {
         self.reduce(threads, sweep.sums, into, |range, sums| {
             let mut batch = Batch::new(sweep, sums);
             self.for_parts(range, |job, start, len, next| {
-                // SAFETY: `push`'s caller vouched for the arrays, and `reduce` gives each block once.
+                // SAFETY: `add_spare`'s caller vouched for the arrays, and `reduce` gives each block once.
                 let lost = unsafe { batch.push(job, (start, len), next) };
                 if lost > 0 {
                     self.overflows.fetch_add(lost, Ordering::Relaxed);
@@ -169,7 +169,7 @@ impl Jobs {
             self.for_parts(range, |job, start, len, _| {
                 for at in (0..len).step_by(BLOCK) {
                     let g = job.g_at(start + at);
-                    // SAFETY: `push`'s caller vouched for the gradient; the block lies within it.
+                    // SAFETY: `add_spare`'s caller vouched for the gradient; the block lies within it.
                     let partial =
                         unsafe { sum_sq(machine.token, job.formats.g, g, BLOCK.min(len - at)) };
                     sums[0].add(weight(job) * partial);
@@ -186,7 +186,7 @@ impl Jobs {
             for range in pieces {
                 self.for_parts(range, |job, start, len, _| {
                     let g = job.g_at(start);
-                    // SAFETY: `push`'s caller vouched for the gradient; the part lies within it.
+                    // SAFETY: `add_spare`'s caller vouched for the gradient; the part lies within it.
                     if unsafe { finite_fn(job.formats.g)(machine.token, g, len) } != 0.0 {
                         finite.store(false, Ordering::Relaxed);
                     }

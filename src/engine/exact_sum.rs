@@ -8,7 +8,7 @@
 const LIMB_BITS: u32 = 32;
 /// The least bit of the smallest subnormal: limb 0 counts units of 2^-1074.
 const MIN_EXPONENT: i32 = -1074;
-/// 2098 bits for the range of f64, and room above for 2^31 carries.
+/// 2098 bits for the range of f64, and room above for 2^78 values.
 const LIMBS: usize = 68;
 /// A value adds 2^52 to a limb at most, so this many leave an i64 in range.
 const MAX_ADDS: u32 = 1 << 10;
@@ -210,8 +210,10 @@ mod tests {
     use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
     fn sum(values: &[f64]) -> ExactSum {
-        let mut sum = ExactSum::ZERO;
+        let (mut sum, mut at_once) = (ExactSum::ZERO, ExactSum::ZERO);
         values.iter().for_each(|x| sum.add(*x));
+        at_once.add_all(values.iter().copied());
+        assert_eq!(format!("{sum:?}"), format!("{at_once:?}"));
         sum
     }
 

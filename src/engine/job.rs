@@ -58,11 +58,11 @@ pub(crate) struct Job {
     pub(crate) gradient: Gradient,
     /// Whether all arrays but the gradient are of the type that lane functions compute in.
     pub(crate) is_plain_but_g: bool,
-    /// Blocks of the jobs before this one; counted by `Jobs::push`.
+    /// Blocks of the jobs before this one; counted by `Jobs::add_spare`.
     pub(crate) blocks_before: usize,
 }
 
-// SAFETY: a job is a set of pointers that `Jobs::push`'s caller vouched for: nobody else uses what
+// SAFETY: a job is a set of pointers that `Jobs::add_spare`'s caller vouched for: nobody else uses what
 // they point to, and blocks handed to different threads are disjoint.
 unsafe impl Send for Job {}
 // SAFETY: as above.
@@ -117,7 +117,7 @@ impl Job {
     /// Keeps the gradient in a slot that is as wide as what lane functions compute in.
     ///
     /// # Safety
-    /// Gradient and slot are as `Jobs::push` says, and nobody else uses the slot.
+    /// Gradient and slot are as `Jobs::add_spare` says, and nobody else uses the slot.
     pub(crate) unsafe fn keep_gradient(&mut self, token: Token, slot: usize) {
         let (g, to) = (self.g_at(0), self.streams.state[slot]);
         // SAFETY: this function's own contract.

@@ -72,7 +72,8 @@ impl StepTensors<'_> {
     ///
     /// # Errors
     /// Those of [`Optimizer::step`] that are of the arrays, but for [`Error::Overlap`], which is looked for once
-    /// all are there. A tensor that is refused takes no part, and cannot be added again.
+    /// all are there. A tensor that is refused takes no part, but its arrays may still count as overlapping others', and
+    /// it cannot be added again.
     ///
     /// # Safety
     /// Until `step_each` has returned nobody else uses the arrays, and what `tensor` borrows stays borrowed.
@@ -88,11 +89,11 @@ impl StepTensors<'_> {
         tensor.seen.store(optimizer.begun, Ordering::Relaxed);
         let unit = &mut self.scratch.units[optimizer.unit(tensor.group)];
         if tensor.width.is_some() {
-            return optimizer.gather_rows(given, &mut self.scratch.overlap, unit);
+            return optimizer.gather_rows(tensor, given, &mut self.scratch.overlap, unit);
         }
         // SAFETY: `gather` looks for overlaps before the jobs are looked at, which only this step does and such
         // as promise anew that the arrays are there; the rest is this function's own contract.
-        unsafe { optimizer.gather_dense(given, &mut self.scratch.overlap, unit) }
+        unsafe { optimizer.gather_dense(tensor, given, &mut self.scratch.overlap, unit) }
     }
 }
 
@@ -121,6 +122,7 @@ impl Optimizer {
             for (job, id) in unit.jobs.iter_mut().zip(&unit.active) {
                 let tensor = &self.tensors[id.index()];
                 job.noise = tensor.noise_of_step();
+                job.master_is_set = tensor.master_is_set;
                 job.slice = tensor.layout.slice; // which Prodigy's second sweep knows nothing of
             }
         }
@@ -143,11 +145,11 @@ impl Optimizer {
     #[inline(always)]
     pub(super) unsafe fn gather_dense(
         &self,
+        tensor: &Tensor,
         given: &TensorStep<'_, '_>,
         overlap: &mut OverlapCheck,
         unit: &mut Unit,
     ) -> Result<()> {
-        let tensor = self.registered(given.id)?;
         if given.rows.is_some() {
             let tensor = tensor.name.clone();
             return Err(Error::GradientKind { tensor, registered: "dense", given: "rows" });
@@ -158,11 +160,12 @@ impl Optimizer {
             StateOwner::Library if given.states == 0 => tensor.own_state(),
             _ => check_state(tensor, given, overlap)?,
         };
+        unit.settled &= given.states == 0;
         if given.g.is_null() || !self.settings.group(tensor.group).is_on(Key::Lr) {
             return Ok(());
         }
         let g_dtype = given.g_dtype(tensor);
-        unit.jobs.next().write(Job {
+        unit.jobs.spare().write(Job {
             streams: Streams { p: given.p, g: given.g, state },
             len: tensor.len,
             dtype: tensor.dtype.working(),
@@ -182,12 +185,12 @@ impl Optimizer {
         });
         // SAFETY: it was made; `check_arrays` and `check_state` made sure of lengths, types and alignment; the
         // rest is this function's own contract.
-        let job = unsafe { unit.jobs.push() };
+        let job = unsafe { unit.jobs.add_spare() };
         if tensor.layout.master {
             job.follow_master(tensor.slots.len());
         }
         unit.active.push(given.id);
-        unit.settled &= tensor.steps > 0 && given.states == 0;
+        unit.settled &= tensor.steps > 0;
         Ok(())
     }
 }

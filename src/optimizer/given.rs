@@ -97,7 +97,7 @@ pub struct TensorStep<'p, 'g> {
 
 // SAFETY: it stands for `&mut [E]` and `&[E]` of plain numbers, which may move between threads.
 unsafe impl Send for TensorStep<'_, '_> {}
-// SAFETY: through `&self` nothing can be reached.
+// SAFETY: through `&self` safe code reaches nothing.
 unsafe impl Sync for TensorStep<'_, '_> {}
 
 impl<'p, 'g> TensorStep<'p, 'g> {

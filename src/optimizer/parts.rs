@@ -232,13 +232,14 @@ impl Optimizer {
         unit: &mut Unit,
         overlap: &mut OverlapCheck,
     ) -> Result<()> {
-        if self.registered(given.id)?.width.is_some() {
+        let tensor = self.registered(given.id)?;
+        if tensor.width.is_some() {
             // SAFETY: this function's own contract.
             return unsafe { self.update_rows(parts, given, unit, overlap) };
         }
         // SAFETY: nothing overlaps, or the jobs are not used; the caller vouches for the borrows, and
         // `step_part` clears the jobs.
-        unsafe { self.gather_dense(given, overlap, unit)? };
+        unsafe { self.gather_dense(tensor, given, overlap, unit)? };
         self.refuse_overlap(overlap)?;
         let Some(job) = unit.jobs.iter_mut().next() else { return Ok(()) };
         self.note_zero_start(job);
@@ -301,7 +302,7 @@ impl Optimizer {
         unit: &mut Unit,
         overlap: &mut OverlapCheck,
     ) -> Result<()> {
-        self.gather_rows(given, overlap, unit)?;
+        self.gather_rows(self.registered(given.id)?, given, overlap, unit)?;
         self.refuse_overlap(overlap)?;
         let Some(group) = unit.tables().next().map(|(job, _)| job.group) else { return Ok(()) };
         let estimator = self.unit(group);
@@ -351,9 +352,9 @@ impl Optimizer {
             let mut unit = Unit { grad_norm: f64::NAN, ..Unit::default() };
             for given in &progress.waiting {
                 if self.unit(given.job.group) == estimator {
-                    unit.jobs.next().write(given.job);
+                    unit.jobs.spare().write(given.job);
                     // SAFETY: it was made; as when it was checked: the caller vouches that the arrays are valid.
-                    unsafe { unit.jobs.push() };
+                    unsafe { unit.jobs.add_spare() };
                     unit.active.push(given.id);
                 }
             }

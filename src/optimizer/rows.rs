@@ -53,11 +53,11 @@ impl Optimizer {
     /// Checks a table's arrays and gathers its gradients, summed by row.
     pub(super) fn gather_rows(
         &self,
+        tensor: &Tensor,
         given: &TensorStep<'_, '_>,
         overlap: &mut OverlapCheck,
         unit: &mut Unit,
     ) -> Result<()> {
-        let tensor = self.registered(given.id)?;
         unit.settled = false;
         check_arrays(tensor, given, overlap)?;
         let state = check_state(tensor, given, overlap)?;

@@ -87,8 +87,8 @@ impl Optimizer {
     /// As `step`.
     ///
     /// # Safety
-    /// The step before succeeded, and since then nothing was called that takes the optimizer mutably. Its tensors
-    /// were made by [`TensorStep::from_raw`], and their arrays are as that asks, once more.
+    /// The last call that took the optimizer mutably was `step`, `step_each` or this, and succeeded. Its tensors were made
+    /// by [`TensorStep::from_raw`], and their arrays are as that asks, once more.
     pub unsafe fn step_again(&mut self) -> Option<Result<StepReport>> {
         let units = &self.scratch.units;
         if units.is_empty() || !units.iter().all(|unit| unit.settled) {

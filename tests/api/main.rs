@@ -7,6 +7,7 @@ mod errors;
 mod fork;
 mod kept;
 mod log_lines;
+mod one_by_one;
 mod reports;
 mod resume;
 

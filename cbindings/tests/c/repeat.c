@@ -2,7 +2,7 @@
  * whatever was called in between, for every algorithm and way of keeping parameters and state. */
 #include "check.h"
 
-enum { TENSORS = 3, LEN = 700, STEPS = 36 };
+enum { TENSORS = 3, LEN = 700, STEPS = 38 };
 
 static const size_t LENS[TENSORS] = {LEN, 300, 70};
 
@@ -14,6 +14,8 @@ struct run {
     /* The same in two orders; a run that repeats itself has but the first. */
     dadapt_tensor tensors[2][TENSORS];
     int repeats;
+    /* Whether the last tensor has no gradient. */
+    int lacks_one;
 };
 
 static uint16_t to_bf16(float x)
@@ -52,7 +54,8 @@ static size_t size_of(const struct run *run, int i)
 static void describe(struct run *run)
 {
     for (int i = 0; i < TENSORS; i++) {
-        run->tensors[0][i] = tensor_of(run->id[i], LENS[i], run->p[i], run->g[i]);
+        const void *g = run->lacks_one && i == 2 ? NULL : run->g[i];
+        run->tensors[0][i] = tensor_of(run->id[i], LENS[i], run->p[i], g);
         run->tensors[1][TENSORS - 1 - i] = run->tensors[0][i];
     }
 }
@@ -101,6 +104,8 @@ static dadapt_status step(struct run *run, int number, dadapt_report *report)
 static void change(struct run *run, int number)
 {
     dadapt_optimizer *opt = run->opt;
+    uint64_t another;
+    dadapt_estimate estimate;
     dadapt_progress progress;
     memset(&progress, 0, sizeof progress);
     progress.struct_size = sizeof progress;
@@ -119,11 +124,21 @@ static void change(struct run *run, int number)
         progress.steps = 0;
         OK(dadapt_optimizer_set_tensor_progress(opt, run->id[0], &progress));
         break;
+    case 18:
+        /* As from a checkpoint without master copies: they are set by this step alone. */
+        OK(dadapt_optimizer_tensor_progress(opt, run->id[0], &progress));
+        progress.master_is_set = 0;
+        OK(dadapt_optimizer_set_tensor_progress(opt, run->id[0], &progress));
+        break;
     case 20:
         if (dadapt_optimizer_step_begin(opt) == DADAPT_OK) {
             OK(dadapt_optimizer_step_tensor(opt, &run->tensors[0][1]));
             OK(dadapt_optimizer_step_end(opt, NULL));
         }
+        break;
+    case 22:
+        if (dadapt_optimizer_step_begin(opt) == DADAPT_OK)
+            OK(dadapt_optimizer_step_abort(opt, NULL, 0, NULL));
         break;
     case 24:
         /* Elsewhere, what was there being freed. */
@@ -135,10 +150,24 @@ static void change(struct run *run, int number)
         }
         describe(run);
         break;
+    case 26:
+        OK(dadapt_optimizer_add_tensor(opt, 0, "another", DADAPT_DTYPE_F32, 5, &another));
+        break;
     case 28:
         (void)dadapt_optimizer_restart(opt); /* Not all have one. */
         break;
-    case 31:
+    case 30:
+        memset(&estimate, 0, sizeof estimate);
+        estimate.struct_size = sizeof estimate;
+        OK(dadapt_optimizer_estimate(opt, 0, &estimate));
+        estimate.d *= 2;
+        OK(dadapt_optimizer_set_estimate(opt, 0, &estimate));
+        break;
+    case 32:
+        run->lacks_one = 1;
+        describe(run);
+        break;
+    case 34:
         (void)dadapt_optimizer_freeze(opt);
         break;
     default:
@@ -160,8 +189,10 @@ static dadapt_config *config_of(dadapt_algorithm algorithm, int state, dadapt_dt
     (void)set_if_known(config, DADAPT_KEY_MOMENTUM, 0.9);
     if (dtype != DADAPT_DTYPE_F32)
         OK(dadapt_config_set_f64(config, DADAPT_ALL_GROUPS, DADAPT_KEY_MASTER, variant));
-    else if (variant)
+    else if (variant) {
         (void)set_if_known(config, DADAPT_KEY_SLICE_P, 3);
+        (void)set_if_known(config, DADAPT_KEY_D_PER_GROUP, state == 1);
+    }
     return config;
 }
 
@@ -191,7 +222,7 @@ static void same_bits(dadapt_algorithm algorithm, int state, dadapt_dtype dtype,
 static void state_of_the_callers_is_looked_for(void)
 {
     dadapt_optimizer *opt = new_optimizer(new_config(DADAPT_ALGORITHM_LION));
-    static float p[LEN], g[LEN], arrays[2][2][LEN];
+    static float p[LEN], g[LEN], arrays[2][2][LEN], before[2][LEN];
     void *state[2];
     dadapt_tensor tensor = tensor_of(0, LEN, p, g);
     OK(dadapt_optimizer_add_tensor_with_state_of_caller(opt, 0, "w", DADAPT_DTYPE_F32, LEN, &tensor.id));
@@ -200,15 +231,16 @@ static void state_of_the_callers_is_looked_for(void)
     for (size_t i = 0; i < LEN; i++)
         g[i] = value_at(i);
     for (int number = 0; number < 6; number++) {
-        for (int slot = 0; slot < 2; slot++) {
-            memcpy(arrays[(number + 1) % 2][slot], arrays[number % 2][slot], sizeof arrays[0][0]);
-            state[slot] = arrays[(number + 1) % 2][slot];
-        }
+        float(*from)[LEN] = arrays[number % 2], (*to)[LEN] = arrays[(number + 1) % 2];
+        memcpy(to, from, sizeof arrays[0]);
+        memcpy(before, from, sizeof before);
+        state[0] = to[0];
+        state[1] = to[1];
         OK(dadapt_optimizer_step(opt, &tensor, 1, NULL));
-        CHECK(memcmp(arrays[0][0], arrays[1][0], sizeof arrays[0][0]));
+        CHECK(!memcmp(from, before, sizeof before) && memcmp(to, before, sizeof before));
     }
     state[1] = NULL;
-    FAILS(DADAPT_ERROR_NULL_POINTER, "s", dadapt_optimizer_step(opt, &tensor, 1, NULL));
+    FAILS(DADAPT_ERROR_NULL_POINTER, "\"w\"", dadapt_optimizer_step(opt, &tensor, 1, NULL));
     dadapt_optimizer_free(opt);
 }
 

@@ -147,8 +147,8 @@ where
         }
     }
 
-    /// Asks for a row of what lies ahead, in the first loop or in the second: where both take as long, half of the
-    /// bytes in each, since memory that is asked for in bursts idles between them.
+    /// Asks for a row of what lies ahead, in the first loop or in the second: where the parameter moves in that, some
+    /// half of the bytes in each, since memory that is asked for in bursts idles between them.
     #[inline(always)]
     fn ask_ahead(group: &Group<SLOTS>, row: usize, second: bool) {
         let Group { p, g, short: [short_p, short_g], codes, .. } = *group;
@@ -300,6 +300,7 @@ where
         for half in (0..len).step_by(HALF) {
             for at in (half..len.min(half + HALF)).step_by(Lanes::<S, f32>::LEN) {
                 if Self::waits() {
+                    // Each register of a row: a branch costs more than asking again.
                     Self::ask_ahead(group, at, true);
                 }
                 let rounding = noise_at(bits, noise, (half / HALF, at - half));
