@@ -16,7 +16,8 @@ use crate::key::Key;
 use std::ptr;
 use std::sync::atomic::Ordering;
 
-/// Memory that steps use again, so that they allocate nothing after the first.
+/// Memory that steps use again, so that they allocate nothing after the first; and the jobs of the last one, for
+/// [`step_again`](Optimizer::step_again) alone.
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
     /// By estimate.

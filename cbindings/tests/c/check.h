@@ -83,6 +83,22 @@ static inline float value_at(size_t i)
     return (float)((int)(x % 257u) - 128) / 64.0f;
 }
 
+static inline float of_bf16(uint16_t code)
+{
+    const uint32_t bits = (uint32_t)code << 16;
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+/* To nearest, ties to even, of what is not a NaN. */
+static inline uint16_t bf16_of(float value)
+{
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return (uint16_t)((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+}
+
 static inline double d_of(const dadapt_optimizer *optimizer)
 {
     double d = -1.0;

@@ -7,22 +7,6 @@ enum { LEN = 1500, STEPS = 12, SLOTS = 6 };
 
 static const dadapt_group all = DADAPT_ALL_GROUPS;
 
-static float of_bf16(uint16_t code)
-{
-    const uint32_t bits = (uint32_t)code << 16;
-    float value;
-    memcpy(&value, &bits, sizeof value);
-    return value;
-}
-
-/* To nearest, ties to even, of what is not a NaN. */
-static uint16_t bf16_of(float value)
-{
-    uint32_t bits;
-    memcpy(&bits, &value, sizeof bits);
-    return (uint16_t)((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
-}
-
 static void *allocate(size_t bytes)
 {
     void *memory = malloc(bytes ? bytes : 1);

@@ -18,24 +18,9 @@ struct run {
     int lacks_one;
 };
 
-static uint16_t to_bf16(float x)
-{
-    uint32_t bits;
-    memcpy(&bits, &x, sizeof bits);
-    return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
-}
-
-static float from_bf16(uint16_t x)
-{
-    uint32_t bits = (uint32_t)x << 16;
-    float value;
-    memcpy(&value, &bits, sizeof value);
-    return value;
-}
-
 static float get(const struct run *run, const void *array, size_t i)
 {
-    return run->dtype == DADAPT_DTYPE_F32 ? ((const float *)array)[i] : from_bf16(((const uint16_t *)array)[i]);
+    return run->dtype == DADAPT_DTYPE_F32 ? ((const float *)array)[i] : of_bf16(((const uint16_t *)array)[i]);
 }
 
 static void put(const struct run *run, void *array, size_t i, float x)
@@ -43,7 +28,7 @@ static void put(const struct run *run, void *array, size_t i, float x)
     if (run->dtype == DADAPT_DTYPE_F32)
         ((float *)array)[i] = x;
     else
-        ((uint16_t *)array)[i] = to_bf16(x);
+        ((uint16_t *)array)[i] = bf16_of(x);
 }
 
 static size_t size_of(const struct run *run, int i)
