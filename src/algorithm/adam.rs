@@ -22,7 +22,7 @@
 //!
 //! Source: arXiv:2301.07733; `dadaptation` 3.2, `dadapt_adam.py`, `DAdaptAdam.step`.
 
-use super::rule::Cell;
+use super::rule::{Cell, bounded, root};
 use super::{Decay, Estimate, Init, Role, Rule, Scalars, Slot, Totals, decay, pass};
 use crate::kernel::lanes::{LaneElement, Lanes};
 use crate::key::{Key, Options};
@@ -93,7 +93,7 @@ impl Rule<8, 3, 2> for Adam {
             p = lanes.mul_add(decay_p, p, p);
         }
         if PASS & pass::STATE == 0 {
-            let step = lanes.div(m, lanes.add(lanes.sqrt(v), eps));
+            let step = lanes.div(m, lanes.add(root::<S, E, PASS>(lanes, v), eps));
             return ((lanes.sub(p, step), [m, v, s]), [numerator, s_l1]);
         }
         if DECAY == decay::COUPLED {
@@ -103,7 +103,7 @@ impl Rule<8, 3, 2> for Adam {
         let next_v = lanes.decay(beta2, v, lanes.mul(v_g, g), g);
         let next_denom = lanes.add(lanes.sqrt(next_v), eps);
         if PASS & pass::SUMS == 0 {
-            let next_v = lanes.saturate(next_v);
+            let next_v = bounded::<S, E, PASS>(lanes, next_v);
             let next_p = lanes.sub(p, lanes.div(next_m, next_denom));
             return ((next_p, [next_m, next_v, s]), [numerator, s_l1]);
         }
@@ -113,7 +113,7 @@ impl Rule<8, 3, 2> for Adam {
             let numerator = lanes.mul_add(g, lanes.div(s, denom), numerator);
             let s_l1 = lanes.add(s_l1, lanes.abs(next_s));
             // Its sums know of the old v alone.
-            let next_v = lanes.saturate(next_v);
+            let next_v = bounded::<S, E, PASS>(lanes, next_v);
             return ((p, [next_m, next_v, next_s]), [numerator, s_l1]);
         }
         let inverse = lanes.div(lanes.splat(E::ONE), lanes.mul(denom, next_denom));

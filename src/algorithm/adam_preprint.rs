@@ -17,7 +17,7 @@
 //! `experimental/dadapt_adam_preprint.py`, `DAdaptAdamPreprint.step`.
 
 use super::adan::by_squares;
-use super::rule::Cell;
+use super::rule::{Cell, root};
 use super::{Decay, Estimate, Init, Role, Rule, Scalars, Slot, Totals, decay, pass};
 use crate::kernel::lanes::{LaneElement, Lanes};
 use crate::key::{Key, Options};
@@ -85,7 +85,8 @@ impl Rule<9, 3, 3> for AdamPreprint {
             if DECAY == decay::DECOUPLED {
                 p = lanes.mul_add(decay_p, p, p);
             }
-            let inverse = lanes.div(lanes.splat(E::ONE), lanes.add(lanes.sqrt(v), eps));
+            let denom = lanes.add(root::<S, E, PASS>(lanes, v), eps);
+            let inverse = lanes.div(lanes.splat(E::ONE), denom);
             let p = lanes.negate_mul_add(r, lanes.mul(m, inverse), p);
             return ((p, [m, v, s]), [g_sq, s_sq, s_l1]);
         }

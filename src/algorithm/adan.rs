@@ -16,7 +16,7 @@
 //! Source: arXiv:2301.07733, arXiv:2208.06677; `dadaptation` 3.2, `dadapt_adan.py`,
 //! `DAdaptAdan.step`.
 
-use super::rule::Cell;
+use super::rule::{Cell, root};
 use super::{Decay, Estimate, Init, Role, Rule, Scalars, Slot, Totals, decay, pass};
 use crate::kernel::lanes::{LaneElement, Lanes};
 use crate::key::{Key, Options};
@@ -107,12 +107,13 @@ pub(super) fn moments<S: Simd, E: LaneElement>(
 
 /// `(m + beta2*e)/(sqrt(v)+eps)` of state as it is kept.
 #[inline(always)]
-pub(super) fn step_by_state<S: Simd, E: LaneElement>(
+pub(super) fn step_by_state<S: Simd, E: LaneElement, const PASS: u8>(
     lanes: Lanes<S, E>,
     &[_, _, beta2, _, _, _, _, eps, ..]: &[E::Reg<S>; COEFFS],
     &[m, v, e, ..]: &[E::Reg<S>; 5],
 ) -> E::Reg<S> {
-    lanes.div(lanes.mul_add(beta2, e, m), lanes.add(lanes.sqrt(v), eps))
+    let denom = lanes.add(root::<S, E, PASS>(lanes, v), eps);
+    lanes.div(lanes.mul_add(beta2, e, m), denom)
 }
 
 impl Rule<COEFFS, 5, 3> for Adan {
@@ -146,7 +147,8 @@ impl Rule<COEFFS, 5, 3> for Adan {
             if DECAY == decay::DECOUPLED {
                 p = lanes.mul_add(decay_p, p, p);
             }
-            let p = lanes.negate_mul_add(p_q, step_by_state(lanes, coeffs, &state), p);
+            let p =
+                lanes.negate_mul_add(p_q, step_by_state::<S, E, PASS>(lanes, coeffs, &state), p);
             return ((p, state), [g_sq, s_sq, s_l1]);
         }
         let Moments { state: [m, v, e, h, s], denom, step } = moments(lanes, coeffs, g, state);

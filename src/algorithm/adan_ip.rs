@@ -14,6 +14,7 @@
 
 use super::adan::{self, COEFFS, Moments, moments};
 use super::rule::Cell;
+use super::rule::bounded;
 use super::{Decay, Estimate, Rule, Scalars, Slot, Totals, decay, pass};
 use crate::kernel::lanes::{LaneElement, Lanes};
 use crate::key::{Key, Options};
@@ -53,7 +54,11 @@ impl Rule<COEFFS, 5, 2> for AdanIp {
             if DECAY == decay::DECOUPLED {
                 p = lanes.mul_add(decay_p, p, p);
             }
-            let p = lanes.negate_mul_add(p_q, adan::step_by_state(lanes, coeffs, &state), p);
+            let p = lanes.negate_mul_add(
+                p_q,
+                adan::step_by_state::<S, E, PASS>(lanes, coeffs, &state),
+                p,
+            );
             return ((p, state), [numerator, s_l1]);
         }
         let old_v = state[1];
@@ -63,7 +68,7 @@ impl Rule<COEFFS, 5, 2> for AdanIp {
             p = lanes.mul_add(decay_p, p, p);
         }
         if PASS & pass::SUMS == 0 {
-            let v = lanes.saturate(v);
+            let v = bounded::<S, E, PASS>(lanes, v);
             let p = lanes.negate_mul_add(p_q, lanes.div(step, next_denom), p);
             return ((p, [m, v, e, h, s]), [numerator, s_l1]);
         }

@@ -9,7 +9,7 @@
 //!
 //! Source: PyTorch's `torch.optim.Adagrad`, without `lr_decay` and `initial_accumulator_value`.
 
-use super::rule::Cell;
+use super::rule::{Cell, root};
 use super::{Decay, Init, Role, Rule, Scalars, Slot, decay, pass};
 use crate::kernel::lanes::{LaneElement, Lanes};
 use crate::key::{Key, Options};
@@ -45,7 +45,7 @@ impl Rule<3, 1, 0> for PlainAdaGrad {
             // Not below twice the smallest normal: a square that underflows counts as 0.
             a = lanes.decay(lanes.splat(E::ONE), a, g, g);
         }
-        let denom = lanes.add(lanes.sqrt(a), eps);
+        let denom = lanes.add(root::<S, E, PASS>(lanes, a), eps);
         ((lanes.negate_mul_add(rate, lanes.div(g, denom), p), [a]), sums)
     }
 }

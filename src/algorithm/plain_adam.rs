@@ -12,7 +12,7 @@
 //! Source: PyTorch's `torch.optim.Adam` and `AdamW`, without `amsgrad` and `maximize`. The defaults are
 //! Adam's; those of AdamW are `decouple` 1 and `weight_decay` 0.01.
 
-use super::rule::Cell;
+use super::rule::{Cell, root};
 use super::{Decay, Init, Role, Rule, Scalars, Slot, decay, pass};
 use crate::kernel::lanes::{LaneElement, Lanes};
 use crate::key::{Key, Options};
@@ -74,7 +74,7 @@ impl Rule<8, 2, 0> for PlainAdam {
             m = lanes.decay(beta1, m, m_g, g);
             v = lanes.decay(beta2, v, lanes.mul(v_g, g), g);
         }
-        let denom = lanes.mul_add(lanes.sqrt(v), root_scale, eps);
+        let denom = lanes.mul_add(root::<S, E, PASS>(lanes, v), root_scale, eps);
         ((lanes.negate_mul_add(rate, lanes.div(m, denom), p), [m, v]), sums)
     }
 }

@@ -12,7 +12,7 @@
 //!
 //! Source: arXiv:2208.06677 and its authors' implementation, <https://github.com/sail-sg/Adan>.
 
-use super::rule::Cell;
+use super::rule::{Cell, root};
 use super::{Decay, Init, Role, Rule, Scalars, Slot, decay, pass};
 use crate::kernel::lanes::{LaneElement, Lanes};
 use crate::key::{Key, Options};
@@ -81,7 +81,7 @@ impl Rule<11, 4, 0> for PlainAdan {
             e = lanes.decay(beta2, e, e_d, difference);
             v = lanes.decay(beta3, v, lanes.mul(v_u, u), u);
         }
-        let denom = lanes.mul_add(lanes.sqrt(v), root_scale, eps);
+        let denom = lanes.mul_add(root::<S, E, PASS>(lanes, v), root_scale, eps);
         let step = lanes.mul_add(p_m, m, lanes.mul(p_e, e));
         if DECAY == decay::DECOUPLED {
             p = lanes.mul_add(decay_p, p, p);

@@ -24,7 +24,7 @@
 //!
 //! Source: arXiv:2306.06101; `prodigyopt` 1.1.2, `prodigy.py`, `Prodigy.step`.
 
-use super::rule::Cell;
+use super::rule::{Cell, root};
 use super::{Decay, Estimate, Init, Role, Rule, Scalars, Slot, Target, Totals, decay, pass};
 use crate::kernel::lanes::{LaneElement, Lanes};
 use crate::key::{Key, Options};
@@ -165,7 +165,7 @@ impl Rule<13, 4, 2> for Prodigy {
             if DECAY == decay::DECOUPLED {
                 p = lanes.mul_add(decay_p, p, p);
             }
-            let denom = lanes.add(lanes.sqrt(v), next_d_eps);
+            let denom = lanes.add(root::<S, E, PASS>(lanes, v), next_d_eps);
             let step = if PASS & pass::MOMENT != 0 { m } else { lanes.mul(next_d, g) };
             p = lanes.negate_mul_add(p_m, lanes.div(step, denom), p);
         }

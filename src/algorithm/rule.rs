@@ -26,6 +26,10 @@ pub(crate) mod pass {
     pub(crate) const MEND: u8 = 8;
     /// There is a first moment; without the bit, its slot has no memory.
     pub(crate) const MOMENT: u8 = 16;
+    /// State that saturates does so by its codec.
+    pub(crate) const UNBOUNDED: u8 = 32;
+    /// State without a sign is given by its root.
+    pub(crate) const ROOTS: u8 = 64;
 
     /// Without the parameter, which then moves by the state as it is kept.
     pub(crate) const ADVANCE: u8 = SUMS | STATE | MOMENT;
@@ -315,4 +319,22 @@ where
         i += 1;
     }
     false
+}
+
+/// A value that saturates, in a pass that leaves this to lanes.
+#[inline(always)]
+pub(super) fn bounded<S: Simd, E: LaneElement, const PASS: u8>(
+    lanes: Lanes<S, E>,
+    x: E::Reg<S>,
+) -> E::Reg<S> {
+    if PASS & pass::UNBOUNDED == 0 { lanes.saturate(x) } else { x }
+}
+
+/// The root of a value without a sign, in a pass that may be given it.
+#[inline(always)]
+pub(super) fn root<S: Simd, E: LaneElement, const PASS: u8>(
+    lanes: Lanes<S, E>,
+    x: E::Reg<S>,
+) -> E::Reg<S> {
+    if PASS & pass::ROOTS == 0 { lanes.sqrt(x) } else { x }
 }

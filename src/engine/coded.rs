@@ -102,11 +102,10 @@ impl JobBlock<'_> {
             let writes = slot.is_written(plan.pass) || set_up && slot.is_read(plan.pass);
             if writes && !kept.is_plain() {
                 let noise = (arrays.noise.0, arrays.noise.1, i);
-                let saturates = kept.format.saturates(slot.saturates);
                 // SAFETY: as above.
                 unsafe {
                     let values = slice::from_raw_parts_mut(streams.state[i].cast(), len);
-                    kept.format.encode_all(token, values, kept.place, noise, saturates);
+                    kept.format.encode_all(token, values, kept.place, noise, slot.saturates);
                 }
             }
         }

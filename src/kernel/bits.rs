@@ -7,6 +7,9 @@ use std::mem::transmute_copy;
 #[derive(Clone, Copy)]
 pub(crate) struct Bits<S>(pub(crate) S);
 
+/// Registers that are packed together, of which [`Bits::PACKED`] count.
+pub(crate) type Packed<S> = [<S as Simd>::u32s; 4];
+
 /// Two shifts of either direction.
 macro_rules! shift {
     ($name:ident, $shift:ident) => {
@@ -20,6 +23,12 @@ macro_rules! shift {
 impl<S: Simd> Bits<S> {
     /// Elements in a register.
     pub(crate) const LEN: usize = size_of::<S::u32s>() / size_of::<u32>();
+    /// Registers that are packed together: as many as two of 16 bits need, but 4 where they are of 16 bytes.
+    pub(crate) const PACKED: usize = match Self::LEN {
+        1 => 1,
+        4 => 4,
+        _ => 2,
+    };
 
     #[inline(always)]
     pub(crate) fn splat(self, x: u32) -> S::u32s {
@@ -69,16 +78,22 @@ impl<S: Simd> Bits<S> {
     pub(crate) fn max_of(self, a: S::u32s, b: S::u32s) -> S::u32s {
         self.0.max_u32s(a, b)
     }
-    /// `x*by + shift`, of floats and a power of two, rounded once.
+    /// `x*by + shift`, of floats and a power of two: a product that is exact, or nothing beside the shift.
     #[inline(always)]
-    pub(crate) fn scaled(self, x: S::u32s, by: f32, shift: f32) -> S::u32s {
-        let (x, splat) = (self.float(x), |x| self.0.splat_f32s(x));
+    pub(crate) fn scaled(self, x: S::u32s, by: f32, shift: S::u32s) -> S::u32s {
+        let (x, by, shift) = (self.float(x), self.0.splat_f32s(by), self.float(shift));
         if Self::LEN == 1 {
             // The same where no processor's operation does it: only the sum is rounded.
-            let sum = self.0.add_f32s(x, splat(shift / by));
-            return self.of(self.0.mul_f32s(sum, splat(by)));
+            return self.of(self.0.add_f32s(self.0.mul_f32s(x, by), shift));
         }
-        self.of(self.0.mul_add_f32s(x, splat(by), splat(shift)))
+        self.of(self.0.mul_add_f32s(x, by, shift))
+    }
+    /// Products modulo 2^32 of registers of one element.
+    #[inline(always)]
+    fn scalar_mul(self, a: S::u32s, b: S::u32s) -> S::u32s {
+        // SAFETY: they are of an element.
+        let [a, b]: [u32; 2] = unsafe { [transmute_copy(&a), transmute_copy(&b)] };
+        self.splat(a.wrapping_mul(b))
     }
     shift!(shl, wrapping_dyn_shl_u32s);
     shift!(shr, wrapping_dyn_shr_u32s);
@@ -194,243 +209,9 @@ macro_rules! by_width {
     };
 }
 
-#[cfg(target_arch = "x86_64")]
-mod narrow {
-    use super::*;
-    use std::arch::x86_64::*;
-
-    impl<S: Simd> Bits<S> {
-        /// # Safety
-        /// A register's worth of elements can be read at `from`.
-        #[inline(always)]
-        pub(crate) unsafe fn load16(self, from: *const u16) -> S::u32s {
-            // SAFETY: this function's own contract; `S` is proof of what has registers of that size, which
-            // are what is copied.
-            unsafe {
-                by_width!(
-                    64 => transmute_copy(&_mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast()))),
-                    32 => transmute_copy(&_mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast())));
-                    _ => self.splat(u32::from(*from))
-                )
-            }
-        }
-
-        /// # Safety
-        /// As [`load16`](Self::load16).
-        #[inline(always)]
-        pub(crate) unsafe fn load8(self, from: *const u8) -> S::u32s {
-            // SAFETY: as `load16`.
-            unsafe {
-                by_width!(
-                    64 => transmute_copy(&_mm512_cvtepu8_epi32(_mm_loadu_si128(from.cast()))),
-                    32 => transmute_copy(&_mm256_cvtepu8_epi32(_mm_loadl_epi64(from.cast())));
-                    _ => self.splat(u32::from(*from))
-                )
-            }
-        }
-
-        /// The same with the upper bit in all those above.
-        ///
-        /// # Safety
-        /// As [`load16`](Self::load16).
-        #[inline(always)]
-        pub(crate) unsafe fn load_signed8(self, from: *const u8) -> S::u32s {
-            // SAFETY: as `load16`.
-            unsafe {
-                by_width!(
-                    64 => transmute_copy(&_mm512_cvtepi8_epi32(_mm_loadu_si128(from.cast()))),
-                    32 => transmute_copy(&_mm256_cvtepi8_epi32(_mm_loadl_epi64(from.cast())));
-                    _ => self.splat(*from as i8 as u32)
-                )
-            }
-        }
-
-        /// Stores numbers below 2^16.
-        ///
-        /// # Safety
-        /// A register's worth of elements can be written at `to`.
-        #[inline(always)]
-        pub(crate) unsafe fn store16(self, to: *mut u16, x: S::u32s) {
-            // SAFETY: as `load16`.
-            unsafe {
-                by_width!(
-                    64 => _mm256_storeu_si256(to.cast(), _mm512_cvtepi32_epi16(transmute_copy(&x))),
-                    32 => {
-                        let x: __m256i = transmute_copy(&x);
-                        let packed = _mm256_permute4x64_epi64::<0b1000>(_mm256_packus_epi32(x, x));
-                        _mm_storeu_si128(to.cast(), _mm256_castsi256_si128(packed));
-                    };
-                    _ => *to = transmute_copy::<_, u32>(&x) as u16
-                )
-            }
-        }
-
-        /// Stores numbers below 2^8.
-        ///
-        /// # Safety
-        /// As [`store16`](Self::store16).
-        #[inline(always)]
-        pub(crate) unsafe fn store8(self, to: *mut u8, x: S::u32s) {
-            // SAFETY: as `load16`.
-            unsafe {
-                by_width!(
-                    64 => _mm_storeu_si128(to.cast(), _mm512_cvtepi32_epi8(transmute_copy(&x))),
-                    32 => {
-                        let x: __m256i = transmute_copy(&x);
-                        let halves = _mm_packus_epi32(
-                            _mm256_castsi256_si128(x),
-                            _mm256_extracti128_si256::<1>(x),
-                        );
-                        _mm_storel_epi64(to.cast(), _mm_packus_epi16(halves, halves));
-                    };
-                    _ => *to = transmute_copy::<_, u32>(&x) as u8
-                )
-            }
-        }
-    }
-}
-
 #[cfg(target_arch = "aarch64")]
-mod narrow {
-    use super::*;
-    use std::arch::aarch64::*;
-
-    impl<S: Simd> Bits<S> {
-        /// # Safety
-        /// A register's worth of elements can be read at `from`.
-        #[inline(always)]
-        pub(crate) unsafe fn load16(self, from: *const u16) -> S::u32s {
-            // SAFETY: this function's own contract; `S` is proof of what has registers of that size, which
-            // are what is copied.
-            unsafe {
-                by_width!(
-                    16 => transmute_copy(&vmovl_u16(vld1_u16(from)));
-                    _ => self.splat(u32::from(*from))
-                )
-            }
-        }
-
-        /// # Safety
-        /// As [`load16`](Self::load16).
-        #[inline(always)]
-        pub(crate) unsafe fn load8(self, from: *const u8) -> S::u32s {
-            // SAFETY: as `load16`.
-            unsafe {
-                by_width!(
-                    16 => {
-                        // Twice, which is one instruction.
-                        let four = vdup_n_u32(from.cast::<u32>().read_unaligned());
-                        let halves = vmovl_u8(vreinterpret_u8_u32(four));
-                        transmute_copy(&vmovl_u16(vget_low_u16(halves)))
-                    };
-                    _ => self.splat(u32::from(*from))
-                )
-            }
-        }
-
-        /// The same with the upper bit in all those above.
-        ///
-        /// # Safety
-        /// As [`load16`](Self::load16).
-        #[inline(always)]
-        pub(crate) unsafe fn load_signed8(self, from: *const u8) -> S::u32s {
-            // SAFETY: as `load16`.
-            unsafe {
-                by_width!(
-                    16 => {
-                        let four = vdup_n_s32(from.cast::<i32>().read_unaligned());
-                        let halves = vmovl_s8(vreinterpret_s8_s32(four));
-                        transmute_copy(&vmovl_s16(vget_low_s16(halves)))
-                    };
-                    _ => self.splat(*from as i8 as u32)
-                )
-            }
-        }
-
-        /// Stores numbers below 2^16.
-        ///
-        /// # Safety
-        /// A register's worth of elements can be written at `to`.
-        #[inline(always)]
-        pub(crate) unsafe fn store16(self, to: *mut u16, x: S::u32s) {
-            // SAFETY: as `load16`.
-            unsafe {
-                by_width!(
-                    16 => vst1_u16(to, vmovn_u32(transmute_copy(&x)));
-                    _ => *to = transmute_copy::<_, u32>(&x) as u16
-                )
-            }
-        }
-
-        /// Stores numbers below 2^8.
-        ///
-        /// # Safety
-        /// As [`store16`](Self::store16).
-        #[inline(always)]
-        pub(crate) unsafe fn store8(self, to: *mut u8, x: S::u32s) {
-            // SAFETY: as `load16`.
-            unsafe {
-                by_width!(
-                    16 => {
-                        let halves = vmovn_u32(transmute_copy(&x));
-                        let bytes = vmovn_u16(vcombine_u16(halves, halves));
-                        let four = vget_lane_u32::<0>(vreinterpret_u32_u8(bytes));
-                        to.cast::<u32>().write_unaligned(four);
-                    };
-                    _ => *to = transmute_copy::<_, u32>(&x) as u8
-                )
-            }
-        }
-    }
-}
-
+mod aarch64;
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-mod narrow {
-    use super::*;
-
-    impl<S: Simd> Bits<S> {
-        /// # Safety
-        /// An element can be read at `from`.
-        #[inline(always)]
-        pub(crate) unsafe fn load16(self, from: *const u16) -> S::u32s {
-            // SAFETY: this function's own contract.
-            self.splat(u32::from(unsafe { *from }))
-        }
-
-        /// # Safety
-        /// An element can be read at `from`.
-        #[inline(always)]
-        pub(crate) unsafe fn load8(self, from: *const u8) -> S::u32s {
-            // SAFETY: this function's own contract.
-            self.splat(u32::from(unsafe { *from }))
-        }
-
-        /// # Safety
-        /// An element can be read at `from`.
-        #[inline(always)]
-        pub(crate) unsafe fn load_signed8(self, from: *const u8) -> S::u32s {
-            // SAFETY: this function's own contract.
-            self.splat(unsafe { *from } as i8 as u32)
-        }
-
-        /// Stores a number below 2^16.
-        ///
-        /// # Safety
-        /// An element can be written at `to`.
-        #[inline(always)]
-        pub(crate) unsafe fn store16(self, to: *mut u16, x: S::u32s) {
-            // SAFETY: this function's own contract; registers are of one element.
-            unsafe { *to = transmute_copy::<_, u32>(&x) as u16 }
-        }
-
-        /// Stores a number below 2^8.
-        ///
-        /// # Safety
-        /// An element can be written at `to`.
-        #[inline(always)]
-        pub(crate) unsafe fn store8(self, to: *mut u8, x: S::u32s) {
-            // SAFETY: this function's own contract; registers are of one element.
-            unsafe { *to = transmute_copy::<_, u32>(&x) as u8 }
-        }
-    }
-}
+mod other;
+#[cfg(target_arch = "x86_64")]
+mod x86_64;

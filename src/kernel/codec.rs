@@ -4,17 +4,18 @@
 //! of a register each way, in integer and exact floating-point operations, so that the bits are the same
 //! on every instruction set. A new type is a [`Codec`] and a line in `with_codec!`.
 //!
-//! [`Mini`] is the common scheme. A float's magnitude, as an integer, grows with its value, in
-//! steps that are equal between powers of two. Dropping its low bits rounds it down to a shorter
-//! fraction, and adding noise below the lowest bit that is kept first rounds it stochastically.
+//! A float's magnitude, as an integer, grows with its value, in steps that are equal between powers of two. Dropping
+//! its low bits rounds it down to a shorter fraction, and adding noise below the lowest bit that is kept first rounds
+//! it stochastically. That is the common scheme.
 
-use self::eight_bits::{NOT_FINITE, Signed8, Unsigned8, exponent};
-use super::bits::Bits;
+use self::eight_bits::{NOT_FINITE, Signed8, Unsigned8};
+use super::bits::{Bits, Packed};
 use super::lanes::{Lanes, ROW};
-use super::rounding::Noise;
+use super::rounding::{Noise, noise_of};
 use crate::algorithm::Kept;
 use crate::dtype::DType;
 use pulp::Simd;
+use std::slice;
 
 /// Elements that share an exponent in 8-bit state, and a key of noise.
 pub(crate) const GROUP: usize = 256;
@@ -36,51 +37,36 @@ pub(crate) struct Place {
 /// What the codes of a group of 8-bit state mean; counts for nothing of other types.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Scale {
-    /// Magnitude, as bits, that codes are counted from.
+    /// What codes are counted from, as bits.
     base: u32,
-    /// The value of an unsigned code 0, as bits.
-    zero: u32,
 }
 
 impl Scale {
-    pub(crate) const NONE: Scale = Scale { base: 0, zero: 0 };
+    /// Of no group, or one whose values are to be 0.
+    pub(crate) const NONE: Scale = Scale { base: 1f32.to_bits() };
     /// Of a group that is not finite, whose codes are 0.
-    const NAN: Scale = Scale { base: INFINITE | QUIET, zero: INFINITE | QUIET };
+    const NAN: Scale = Scale { base: INFINITE | QUIET };
 }
 
 /// How a value that the type cannot hold is rounded.
 #[derive(Clone, Copy)]
 pub(crate) enum Rounding<R> {
-    /// Up or down, by noise: of 16 bits, and of 20.
-    Stochastic(R, R),
+    /// Up or down, by noise of 20 bits.
+    Stochastic(R),
     /// To nearest, ties to even; bf16 and f16 only.
     Nearest,
 }
 
-/// How a register of a group is rounded, from element `at` of that half of it on: by its noise.
+/// How a register of a group is rounded, from element `at` on: by an array's part of the noise.
 #[inline(always)]
-pub(crate) fn noise_at<S: Simd>(
+pub(crate) fn rounding_at<S: Simd>(
     bits: Bits<S>,
     noise: &Noise,
-    (half, at): (usize, usize),
+    array: usize,
+    at: usize,
 ) -> Rounding<S::u32s> {
-    // SAFETY: halves of groups are whole registers.
-    let words = unsafe { bits.load32(noise.as_ptr().wrapping_add(at)) };
-    let short = bits.and(bits.shr(words, half as u32 * 16), 0xffff);
-    let long = bits.and(bits.shr(words, half as u32 * 12), 0xf_ffff);
-    Rounding::Stochastic(short, long)
-}
-
-/// The same under an array's mask.
-#[inline(always)]
-pub(crate) fn masked<S: Simd>(
-    bits: Bits<S>,
-    rounding: Rounding<S::u32s>,
-    mask: u32,
-) -> Rounding<S::u32s> {
-    let Rounding::Stochastic(short, long) = rounding else { return rounding };
-    let mask = |by| bits.splat(mask << by);
-    Rounding::Stochastic(bits.xor(short, mask(0)), bits.xor(long, mask(4)))
+    // SAFETY: groups are whole registers.
+    Rounding::Stochastic(unsafe { bits.load32(noise_of(noise, array).as_ptr().wrapping_add(at)) })
 }
 
 /// The kind of parameters and gradients, which are what they are.
@@ -102,13 +88,36 @@ trait Codec {
     const LARGEST: f32 = f32::MAX;
 
     fn decode<S: Simd>(bits: Bits<S>, code: S::u32s, scale: Scale) -> S::f32s;
-    /// The code, and what it decodes as.
+    /// A word that the code is made of, and what it decodes as.
     fn encode<S: Simd>(
         bits: Bits<S>,
         x: S::u32s,
         scale: Scale,
         rounding: Rounding<S::u32s>,
     ) -> (S::u32s, S::f32s);
+    /// The code of such a word.
+    #[inline(always)]
+    fn code<S: Simd>(_: Bits<S>, word: S::u32s, _: Scale) -> S::u32s {
+        word
+    }
+    /// Stores the codes of packed registers of words, which may take fewer operations than one by one.
+    ///
+    /// # Safety
+    /// As many codes can be written from element `at` of `to` on, aligned.
+    #[inline(always)]
+    unsafe fn store_packed<S: Simd>(
+        bits: Bits<S>,
+        to: *mut u8,
+        at: usize,
+        words: &Packed<S>,
+        scale: Scale,
+    ) {
+        for (i, word) in words[..Bits::<S>::PACKED].iter().enumerate() {
+            let code = Self::code(bits, *word, scale);
+            // SAFETY: this function's own contract.
+            unsafe { Self::store(bits, to, at + i * Bits::<S>::LEN, code) };
+        }
+    }
     /// # Safety
     /// A register's worth of codes can be read from element `at` of `from` on, aligned.
     unsafe fn load<S: Simd>(bits: Bits<S>, from: *const u8, at: usize) -> S::u32s;
@@ -154,55 +163,56 @@ impl Codec for Bf16 {
     ) -> (S::u32s, S::f32s) {
         // The upper half, with what is added to the lower one carried; a NaN stays one.
         let below = match rounding {
-            Rounding::Stochastic(noise, _) => noise,
+            Rounding::Stochastic(noise) => bits.shr(noise, 4),
             Rounding::Nearest => bits.add(bits.and(bits.shr(x, 16), 1), bits.splat(0x7fff)),
         };
         let is_number = bits.0.equal_f32s(bits.float(x), bits.float(x));
         let nan = bits.or(x, bits.splat(QUIET));
         let rounded = bits.select(is_number, bits.add(x, below), nan);
-        (bits.shr(rounded, 16), bits.float(bits.and(rounded, 0xffff_0000)))
+        (rounded, bits.float(bits.and(rounded, 0xffff_0000)))
+    }
+    #[inline(always)]
+    fn code<S: Simd>(bits: Bits<S>, word: S::u32s, _: Scale) -> S::u32s {
+        bits.shr(word, 16)
+    }
+    #[inline(always)]
+    unsafe fn store_packed<S: Simd>(
+        bits: Bits<S>,
+        to: *mut u8,
+        at: usize,
+        words: &Packed<S>,
+        _: Scale,
+    ) {
+        // SAFETY: this function's own contract.
+        unsafe { bits.store_upper16(to.cast::<u16>().wrapping_add(at), words) }
     }
 }
 
-/// A floating-point type with a shorter exponent and fraction.
-///
-/// `DROPPED` bits of an f32's fraction are left out. Codes are counted from `base`, as bits of an f32: from
-/// twice that on, each power of two has as many. Below it, where they are equally spaced, `(x + 2*base)/2`
-/// has them as if it were such a number; that is above x where x is small and nowhere else, so that a
-/// maximum takes it, and a minimum takes it back.
-#[derive(Clone, Copy)]
-struct Mini<const DROPPED: u32> {
-    base: u32,
-}
-
-impl<const DROPPED: u32> Mini<DROPPED> {
-    /// A magnitude from its code.
-    #[inline(always)]
-    fn decode<S: Simd>(self, bits: Bits<S>, code: S::u32s) -> S::u32s {
-        self.magnitude(bits, bits.add(bits.shl(code, DROPPED), bits.splat(self.base)))
-    }
-
-    /// A magnitude from where it is counted.
-    #[inline(always)]
-    fn magnitude<S: Simd>(self, bits: Bits<S>, counted: S::u32s) -> S::u32s {
-        let twice = self.base.wrapping_add(1 << FRACTION);
-        bits.min_of(counted, bits.scaled(counted, 2.0, f32::from_bits(twice ^ SIGN)))
-    }
-
-    /// Where a magnitude is counted, but for bits below those that count.
-    #[inline(always)]
-    fn counted<S: Simd>(self, bits: Bits<S>, magnitude: S::u32s) -> S::u32s {
-        let base = f32::from_bits(self.base);
-        bits.max_of(magnitude, bits.scaled(magnitude, 0.5, base))
-    }
-}
-
+/// Codes are counted from [`BASE`](Self::BASE), as bits of an f32: from twice that on, each power of two has as many.
+/// Below it, where they are equally spaced, `(x + 2*base)/2` has them as if it were such a number; that is above x
+/// where x is small and nowhere else, so that a maximum takes it, and a minimum takes it back.
 struct F16;
 
 impl F16 {
     /// 2^-15: the smallest normal number is 2^-14.
-    const MINI: Mini<13> = Mini { base: 112 << FRACTION };
+    const BASE: u32 = 112 << FRACTION;
     const INFINITY: u32 = 0x7c00;
+    /// Bits of an f32's fraction that are left out.
+    const DROPPED: u32 = 13;
+
+    /// A magnitude from its code.
+    #[inline(always)]
+    fn magnitude<S: Simd>(bits: Bits<S>, code: S::u32s) -> S::u32s {
+        let counted = bits.add(bits.shl(code, Self::DROPPED), bits.splat(Self::BASE));
+        let minus_twice = bits.splat(SIGN | (Self::BASE + (1 << FRACTION)));
+        bits.min_of(counted, bits.scaled(counted, 2.0, minus_twice))
+    }
+
+    /// Where a magnitude is counted, but for bits below those that count.
+    #[inline(always)]
+    fn counted<S: Simd>(bits: Bits<S>, magnitude: S::u32s) -> S::u32s {
+        bits.max_of(magnitude, bits.scaled(magnitude, 0.5, bits.splat(Self::BASE)))
+    }
 }
 
 impl Codec for F16 {
@@ -215,7 +225,7 @@ impl Codec for F16 {
             return values;
         }
         let magnitude = bits.and(code, 0x7fff);
-        let finite = Self::MINI.decode(bits, magnitude);
+        let finite = Self::magnitude(bits, magnitude);
         // An exponent of all ones is one in f32 too, and a NaN becomes a quiet one.
         let infinite = bits.or(bits.shl(magnitude, 13), bits.splat(INFINITE));
         let is_infinity = bits.is_equal(magnitude, bits.splat(Self::INFINITY));
@@ -234,9 +244,9 @@ impl Codec for F16 {
     ) -> (S::u32s, S::f32s) {
         let magnitude = bits.and(x, MAGNITUDE);
         let in_range = match rounding {
-            Rounding::Stochastic(noise, _) => {
-                let counted = bits.add(Self::MINI.counted(bits, magnitude), bits.shr(noise, 3));
-                bits.shr(bits.sub(counted, bits.splat(Self::MINI.base)), 13)
+            Rounding::Stochastic(noise) => {
+                let counted = bits.add(Self::counted(bits, magnitude), bits.shr(noise, 7));
+                bits.shr(bits.sub(counted, bits.splat(Self::BASE)), Self::DROPPED)
             }
             Rounding::Nearest => {
                 if let Some(codes) = bits.to_f16(bits.float(x)) {
@@ -314,7 +324,8 @@ impl Format {
     }
 
     /// Sets the exponent of a group whose largest magnitude, as bits, is that: what its codes will mean,
-    /// or nothing where a value is not finite. All are 0 then, whose code stands for NaN.
+    /// or nothing where a value is not finite. All are 0 then, whose code stands for NaN. Infinity without a sign is the
+    /// largest finite value, and what is above that.
     ///
     /// # Safety
     /// There are `len` values, and an exponent can be written.
@@ -326,13 +337,19 @@ impl Format {
         to: *mut u8,
     ) -> Option<Scale> {
         let exponent =
-            exponent(largest, if self.unsigned { Unsigned8::LEAST } else { Signed8::LEAST });
+            if self.unsigned { Unsigned8::exponent(largest) } else { Signed8::exponent(largest) };
         // SAFETY: this function's own contract.
-        unsafe { to.write(exponent) };
-        if exponent == NOT_FINITE {
-            // SAFETY: this function's own contract; zeros are numbers.
-            unsafe { values.write_bytes(0, len) };
-            return None;
+        unsafe {
+            to.write(exponent);
+            if exponent == NOT_FINITE {
+                let is_bounded = self.unsigned && largest <= INFINITE;
+                bound_or_clear(slice::from_raw_parts_mut(values, len), is_bounded);
+                if !is_bounded {
+                    return None;
+                }
+                to.write(NOT_FINITE - 1);
+                return Some(self.scale(NOT_FINITE - 1));
+            }
         }
         Some(self.scale(exponent))
     }
@@ -343,9 +360,7 @@ impl Format {
         if exponent == NOT_FINITE {
             return Scale::NAN;
         }
-        let (least, below) =
-            if self.unsigned { (Unsigned8::LEAST, 31) } else { (Signed8::LEAST, 15) };
-        Scale { base: (u32::from(exponent.max(least)) - below) << FRACTION, zero: 0 }
+        if self.unsigned { Unsigned8::scale(exponent) } else { Signed8::scale(exponent) }
     }
 
     /// The kind of array that has this format.
@@ -355,13 +370,6 @@ impl Format {
             (DType::Q8, false) => Kept::Signed,
             _ => EXACT,
         }
-    }
-
-    /// Whether infinity becomes the largest finite value, in a slot that does so or does not: it would
-    /// take its whole group of 8-bit state along.
-    #[inline(always)]
-    pub(crate) fn saturates(self, slot: bool) -> bool {
-        slot || self.is_grouped() && self.unsigned
     }
 
     /// The largest finite value.
@@ -397,27 +405,53 @@ impl Format {
         unsafe { with_codec!(self, kind, C => C::decode(bits, C::load(bits, from, at), scale)) }
     }
 
-    /// Stores a register of values from element `at` on: what they are as they are kept.
+    /// A register of words that codes are made of, and the values as they are kept.
+    #[inline(always)]
+    pub(crate) fn encode<S: Simd>(
+        self,
+        bits: Bits<S>,
+        kind: Kept,
+        values: S::f32s,
+        (scale, rounding): (Scale, Rounding<S::u32s>),
+    ) -> (S::u32s, S::f32s) {
+        with_codec!(self, kind, C => C::encode(bits, bits.of(values), scale, rounding))
+    }
+
+    /// The roots of 8-bit state without a sign, which has been kept as such words and is these values.
+    #[inline(always)]
+    pub(crate) fn roots<S: Simd>(
+        self,
+        bits: Bits<S>,
+        kept: (S::u32s, S::f32s),
+        scale: Scale,
+    ) -> S::f32s {
+        Unsigned8::root(bits, kept, scale)
+    }
+
+    /// Stores the codes of packed registers of words from element `at` on.
     ///
     /// # Safety
     /// As many elements of this format can be written there, aligned.
     #[inline(always)]
-    pub(crate) unsafe fn store<S: Simd>(
+    pub(crate) unsafe fn store_packed<S: Simd>(
         self,
         bits: Bits<S>,
         kind: Kept,
         (to, at): (*mut u8, usize),
-        values: S::f32s,
-        (scale, rounding): (Scale, Rounding<S::u32s>),
-    ) -> S::f32s {
+        words: &Packed<S>,
+        scale: Scale,
+    ) {
         // SAFETY: this function's own contract.
-        unsafe {
-            with_codec!(self, kind, C => {
-                let (code, kept) = C::encode(bits, bits.of(values), scale, rounding);
-                C::store(bits, to, at, code);
-                kept
-            })
-        }
+        unsafe { with_codec!(self, kind, C => C::store_packed(bits, to, at, words, scale)) }
+    }
+}
+
+/// Puts the largest finite value of 8-bit state in place of what is above it, or 0 in place of all.
+#[cold]
+#[inline(never)]
+fn bound_or_clear(values: &mut [f32], is_bounded: bool) {
+    for value in values {
+        *value = if is_bounded { value.min(Unsigned8::LARGEST) } else { 0.0 };
     }
 }
 

@@ -89,11 +89,12 @@ pub(super) unsafe fn decoded(
     (start, len): (usize, usize),
     values: *mut f32,
 ) -> *mut f32 {
-    let place = kept.place(start);
     if kept.is_plain() {
-        return place.codes.cast();
+        return kept.place.codes.cast::<f32>().wrapping_add(start);
     }
     // SAFETY: this function's own contract.
-    unsafe { kept.format.decode_all(token, place, slice::from_raw_parts_mut(values, len)) };
+    unsafe {
+        kept.format.decode_all(token, kept.place(start), slice::from_raw_parts_mut(values, len))
+    };
     values
 }

@@ -3,9 +3,9 @@
 //!
 //! bf16 has 7 bits of fraction and f32's exponents; f16 has 10 and exponents from -14 to 15. Both have
 //! equally spaced numbers below their smallest normal one. 8-bit state has 3 bits of fraction and, for
-//! 256 elements in common, the exponent of their largest numbers. With a sign there are 15 exponents
-//! from there down, and equally spaced numbers below; without one there are 32, below which there is
-//! 0, that only 0 is rounded to.
+//! 256 elements in common, the exponent of their largest numbers. With a sign a magnitude is a number of 16
+//! exponents from there down, less the smallest of them; without one there are 32, and no number below, but where
+//! all 256 are 0.
 
 /// Elements whose exponents are kept together.
 pub const BLOCK: usize = 4096;
@@ -19,12 +19,12 @@ pub struct Grid {
     /// The exponent of the smallest normal number.
     least: i32,
     largest: f64,
-    /// Where there is anything between 0 and that number: the smallest of it. Else the next one.
+    /// What magnitudes are less than the numbers of that fraction and these exponents.
+    less: f64,
+    /// What all that is smaller is rounded to.
     smallest: f64,
     /// Whether it has infinities.
     infinite: bool,
-    /// Whether other numbers than 0 may be rounded to it.
-    to_zero: bool,
     signed: bool,
 }
 
@@ -36,23 +36,28 @@ const fn wide(fraction: i32, least: i32, top: i32) -> Grid {
         fraction,
         least,
         largest: (2.0 - power(-fraction)) * power(top),
-        smallest: power(least - fraction),
+        less: 0.0,
+        smallest: 0.0,
         infinite: true,
-        to_zero: true,
         signed: true,
     }
 }
 
+/// The exponent, less 127, of numbers without a sign that are all 0.
+const ZERO: i32 = -127;
+
 /// 8-bit numbers whose largest have that exponent.
 pub const fn q8(signed: bool, top: i32) -> Grid {
-    let least = if signed { top - 14 } else { top - 31 };
+    let least = if signed { top - 15 } else { top - 31 };
+    let less = if signed { power(least) } else { 0.0 };
+    let zero = !signed && top == ZERO;
     Grid {
         fraction: 3,
         least,
-        largest: 1.875 * power(top),
-        smallest: if signed { power(least - 3) } else { 1.125 * power(least) },
+        largest: if zero { 0.0 } else { 1.875 * power(top) - less },
+        less,
+        smallest: if signed || zero { 0.0 } else { power(least) },
         infinite: false,
-        to_zero: signed,
         signed,
     }
 }
@@ -60,7 +65,7 @@ pub const fn q8(signed: bool, top: i32) -> Grid {
 /// The exponent of 8-bit numbers among which this is the largest: whatever it is rounded to exists.
 pub fn top(largest: f64) -> i32 {
     let exponent = exponent(largest);
-    exponent + i32::from(largest >= 1.875 * power(exponent))
+    exponent + i32::from(largest >= (1.875 - power(-15)) * power(exponent))
 }
 
 /// 2^exponent, of a normal f64.
@@ -75,28 +80,23 @@ fn exponent(x: f64) -> i32 {
 
 impl Grid {
     fn spacing(&self, magnitude: f64) -> f64 {
-        power(exponent(magnitude).max(self.least) - self.fraction)
+        power(exponent(magnitude + self.less).max(self.least) - self.fraction)
     }
 
-    /// The largest of its numbers that is not above a magnitude; the smallest where 0 is no choice.
+    /// The largest of its numbers that is not above a magnitude, or the smallest.
     fn floor(&self, magnitude: f64) -> f64 {
-        if magnitude == 0.0 || magnitude < self.smallest {
-            return if self.to_zero || magnitude == 0.0 { 0.0 } else { self.smallest };
-        }
         let unit = self.spacing(magnitude);
-        ((magnitude / unit).floor() * unit).min(self.largest)
+        let down = ((magnitude + self.less) / unit).floor() * unit - self.less;
+        down.min(self.largest).max(self.smallest)
     }
 
     fn ceil(&self, magnitude: f64) -> f64 {
-        if magnitude == 0.0 || magnitude < self.smallest {
-            return if magnitude == 0.0 { 0.0 } else { self.smallest };
-        }
         let unit = self.spacing(magnitude);
-        let up = (magnitude / unit).ceil() * unit;
+        let up = ((magnitude + self.less) / unit).ceil() * unit - self.less;
         match up > self.largest {
             true if self.infinite => f64::INFINITY,
             true => self.largest,
-            false => up,
+            false => up.max(self.smallest),
         }
     }
 
@@ -151,11 +151,9 @@ pub fn unpack(bytes: &[u8], signed: bool, counts: &[usize]) -> Packed {
 fn unpack_one(code: u8, signed: bool, top: i32) -> f64 {
     let magnitude = if signed { code & 0x7f } else { code };
     let (exponent, fraction) = (i32::from(magnitude >> 3), f64::from(magnitude & 7) / 8.0);
-    let size = match (signed, exponent) {
-        (_, 0) if magnitude == 0 => return if code == 0 { 0.0 } else { -0.0 },
-        (true, 0) => fraction * power(top - 14),
-        (true, _) => (1.0 + fraction) * power(top - 15 + exponent),
-        (false, _) => (1.0 + fraction) * power(top - 31 + exponent),
-    };
-    if signed && code & 0x80 != 0 { -size } else { size }
+    if !signed {
+        return if top == ZERO { 0.0 } else { (1.0 + fraction) * power(top - 31 + exponent) };
+    }
+    let size = (1.0 + fraction) * power(top - 15 + exponent) - power(top - 15);
+    if code & 0x80 != 0 { -size } else { size }
 }

@@ -335,13 +335,12 @@ static void values_are_what_is_kept(scene *s)
                 const int shared = bytes[len + i / 256], code = bytes[i];
                 const int exponent = (code & 0x7f) >> 3, fraction = code & 7;
                 if (strcmp(name, "exp_avg_sq") != 0) { /* 1-4-3 */
-                    const int bottom = (shared > 18 ? shared : 18) - 14 - 127 - 3;
-                    expected = exponent ? ldexp(8 + fraction, bottom + exponent - 1)
-                                        : ldexp(fraction, bottom);
+                    const int bottom = (shared > 19 ? shared : 19) - 15 - 127 - 3;
+                    expected = ldexp(8 + fraction, bottom + exponent) - ldexp(8, bottom);
                     expected = code & 0x80 ? -expected : expected;
                 } else { /* 5-3 */
                     const int bottom = (shared > 32 ? shared : 32) - 31 - 127 - 3;
-                    expected = code ? ldexp(8 + fraction, bottom + (code >> 3)) : 0.0;
+                    expected = shared ? ldexp(8 + fraction, bottom + (code >> 3)) : 0.0;
                 }
             }
             CHECK(values[i] == expected);

@@ -7,7 +7,7 @@ use super::*;
 use crate::kernel::isa::Token;
 use crate::kernel::lanes::ROW;
 use crate::kernel::prefetch::{AHEAD, prefetch_first};
-use crate::kernel::rounding::{HALF, Key};
+use crate::kernel::rounding::{Key, NO_NOISE};
 use pulp::WithSimd;
 
 /// The noise of stochastic rounding: a number for seed, step and tensor, the number of the first group,
@@ -149,11 +149,11 @@ impl Encode<'_> {
     #[inline(always)]
     unsafe fn run<S: Simd, C: Codec>(self, bits: Bits<S>) {
         let Encode { format, values, to, noise: (step, first, array), saturates } = self;
-        let mut noise = [0; GROUP / 2];
+        let mut noise = NO_NOISE;
         for (group, values) in values.chunks_mut(GROUP).enumerate() {
             let mut largest = 0;
             for value in &mut *values {
-                if saturates && *value > C::LARGEST {
+                if saturates && !format.is_grouped() && *value > C::LARGEST {
                     *value = C::LARGEST;
                 }
                 if format.unsigned {
@@ -168,17 +168,16 @@ impl Encode<'_> {
                 // SAFETY: this function's own contract: each group has an exponent.
                 scale = unsafe { format.set_exponent(largest, all, exponent) };
             }
-            let key = Key::new(step, first + group);
-            key.fill(&mut noise);
-            let mask = key.mask(array);
+            Key::new(step, first + group).fill(bits, &mut noise, array + 1);
             let codes = to.codes.wrapping_add(group * GROUP * C::BYTES);
             // SAFETY: as above.
             unsafe {
                 for_registers!(writes <S, C>, values, codes, |at, values, codes| {
                     let x = bits.load32(values.cast());
-                    let rounding = masked(bits, noise_at(bits, &noise, (at / HALF, at % HALF)), mask);
-                    let (code, kept) = C::encode(bits, x, scale.unwrap_or(Scale::NONE), rounding);
-                    C::store(bits, codes, 0, code);
+                    let rounding = rounding_at(bits, &noise, array, at);
+                    let scale = scale.unwrap_or(Scale::NONE);
+                    let (word, kept) = C::encode(bits, x, scale, rounding);
+                    C::store(bits, codes, 0, C::code(bits, word, scale));
                     bits.store32(values.cast(), bits.of(kept));
                 });
             }
@@ -201,12 +200,10 @@ impl Round<'_> {
     /// As [`Format::round_all`].
     #[inline(always)]
     unsafe fn run<S: Simd, C: Codec>(self, bits: Bits<S>) -> u64 {
-        let (mut lost, mut noise, mut mask) = (bits.splat(0), [0; GROUP / 2], 0);
+        let (mut lost, mut noise) = (bits.splat(0), NO_NOISE);
         for (group, values) in self.values.chunks_mut(GROUP).enumerate() {
             if let Some((step, first, array)) = self.noise {
-                let key = Key::new(step, first + group);
-                key.fill(&mut noise);
-                mask = key.mask(array);
+                Key::new(step, first + group).fill(bits, &mut noise, array + 1);
             }
             let to = self.to.wrapping_add(group * GROUP * C::BYTES);
             // SAFETY: this function's own contract.
@@ -214,11 +211,11 @@ impl Round<'_> {
                 for_registers!(writes <S, C>, values, to, |at, values, codes| {
                     let x = bits.load32(values.cast());
                     let rounding = match self.noise {
-                        Some(_) => masked(bits, noise_at(bits, &noise, (at / HALF, at % HALF)), mask),
+                        Some((.., array)) => rounding_at(bits, &noise, array, at),
                         None => Rounding::Nearest,
                     };
-                    let (code, kept) = C::encode(bits, x, Scale::NONE, rounding);
-                    C::store(bits, codes, 0, code);
+                    let (word, kept) = C::encode(bits, x, Scale::NONE, rounding);
+                    C::store(bits, codes, 0, C::code(bits, word, Scale::NONE));
                     lost = bits.add(lost, become_infinite(bits, bits.float(x), kept));
                 });
             }
@@ -244,7 +241,8 @@ impl Adopt<'_> {
             unsafe {
                 for_registers!(reads <S, C>, master, from, |_, master, codes| {
                     let (x, found) = (bits.load32(master.cast()), C::load(bits, codes, 0));
-                    let (expected, _) = C::encode(bits, x, Scale::NONE, Rounding::Nearest);
+                    let (word, _) = C::encode(bits, x, Scale::NONE, Rounding::Nearest);
+                    let expected = C::code(bits, word, Scale::NONE);
                     let adopted = bits.of(C::decode(bits, found, Scale::NONE));
                     let kept = bits.is_equal(found, expected);
                     bits.store32(master.cast(), bits.select(kept, x, adopted));

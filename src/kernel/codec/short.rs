@@ -67,7 +67,8 @@ pub(crate) unsafe fn round_by<S: Simd>(
     (to, at): (*mut u8, usize),
     rounding: Rounding<S::u32s>,
 ) -> S::u32s {
-    let (code, _) = Bf16::encode(bits, bits.of(values), Scale::NONE, rounding);
+    let (word, _) = Bf16::encode(bits, bits.of(values), Scale::NONE, rounding);
+    let code = Bf16::code(bits, word, Scale::NONE);
     // SAFETY: this function's own contract.
     unsafe { Bf16::store(bits, to, at, code) };
     magnitudes(bits, values)

@@ -1,7 +1,7 @@
 //! What a group needs while it is computed.
 
 use crate::kernel::codec::{GROUP, Scale};
-use crate::kernel::rounding::{HALF, Key, Noise};
+use crate::kernel::rounding::{Key, NO_NOISE, Noise};
 use std::mem::MaybeUninit;
 
 /// A group's values, and what keeps those of different arrays from starting at one offset in their
@@ -27,7 +27,7 @@ impl<const SLOTS: usize> Scratch<SLOTS> {
             if decodes {
                 scratch.write_bytes(0, 1);
             } else {
-                (&raw mut (*scratch).noise).write([0; HALF]);
+                (&raw mut (*scratch).noise).write(NO_NOISE);
             }
             memory.assume_init_mut()
         }

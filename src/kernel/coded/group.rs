@@ -16,14 +16,13 @@ use crate::algorithm::{self, Cell, Rule, pass};
 use crate::dtype::DType;
 use crate::kernel::bits::Bits;
 use crate::kernel::block::{BLOCK, BLOCKS, Partial};
-use crate::kernel::codec::{Format, GROUP, Scale, elements, magnitudes, masked, noise_at, short};
+use crate::kernel::codec::{Format, GROUP, magnitudes, short};
 use crate::kernel::coeffs::{Aligned, Coeffs, kept_coeffs};
 use crate::kernel::isa::Token;
 use crate::kernel::kept::Coded;
 use crate::kernel::lanes::{Lanes, ROW};
 use crate::kernel::mode::{self, dtype_of, may_round, pair};
 use crate::kernel::prefetch::{AHEAD, prefetch, prefetch_second};
-use crate::kernel::rounding::{HALF, Noise, PARAMETER};
 use crate::kernel::sums::{RUN, Wide, fold, widen};
 use pulp::{Simd, WithSimd};
 use std::marker::PhantomData;
@@ -31,6 +30,7 @@ use std::mem::MaybeUninit;
 use std::slice;
 
 mod ends;
+mod second;
 
 /// Sums of a run, register by register.
 type Run<S, const SUMS: usize> = [[<S as Simd>::f32s; ROW]; SUMS];
@@ -141,9 +141,11 @@ where
         if !Self::waits() {
             R::lane::<S, f32, DECAY, PASS>(lanes, coeffs, g, cell, sums)
         } else if PASS & pass::SUMS != 0 {
-            R::lane::<S, f32, DECAY, { pass::ADVANCE }>(lanes, coeffs, g, cell, sums)
+            const ADVANCE: u8 = pass::ADVANCE | pass::UNBOUNDED;
+            R::lane::<S, f32, DECAY, ADVANCE>(lanes, coeffs, g, cell, sums)
         } else {
-            R::lane::<S, f32, DECAY, { pass::ADVANCE & !pass::SUMS }>(lanes, coeffs, g, cell, sums)
+            const ADVANCE: u8 = pass::ADVANCE & !pass::SUMS | pass::UNBOUNDED;
+            R::lane::<S, f32, DECAY, ADVANCE>(lanes, coeffs, g, cell, sums)
         }
     }
 
@@ -247,114 +249,18 @@ where
                             continue;
                         }
                         let (format, mut x) = (Self::format(slot), state[slot]);
-                        if Self::rounds(slot) && format.saturates(R::STATE[slot].saturates) {
-                            x = format.saturated(bits, x);
-                        }
                         if Self::rounds(slot) && format.is_grouped() {
                             // What has no sign is its magnitude, and NaN is above all.
                             let size =
                                 if format.unsigned { bits.of(x) } else { magnitudes(bits, x) };
                             largest[slot] = bits.max_of(largest[slot], size);
+                        } else if Self::rounds(slot) && R::STATE[slot].saturates {
+                            x = format.saturated(bits, x);
                         }
                         lanes.store(computed[slot].wrapping_add(at), x);
                     }
                 }
             }
-        }
-    }
-
-    /// The second loop: rounds what has been computed, and moves the parameter by it where that waits.
-    ///
-    /// # Safety
-    /// As [`open`](Self::open).
-    #[inline(always)]
-    unsafe fn round<S: Simd>(
-        &self,
-        lanes: Lanes<S, f32>,
-        bits: Bits<S>,
-        coeffs: &Coeffs<S::f32s, COEFFS>,
-        group: &Group<SLOTS>,
-        (largest, noise, special): ([S::u32s; SLOTS], &mut Noise, &mut S::u32s),
-    ) {
-        let Group { start, len, key, p, short: [short_p, _], computed, codes, mut scales, .. } =
-            *group;
-        key.fill(noise);
-        let (mut masks, mut not_finite) = ([0; SLOTS], false);
-        for slot in 0..SLOTS {
-            if !Self::rounds(slot) {
-                continue;
-            }
-            masks[slot] = key.mask(slot);
-            let format = Self::format(slot);
-            if format.is_grouped() {
-                let largest = elements(bits, largest[slot]).into_iter().fold(0, u32::max);
-                let to = self.arrays.state[slot].place(start).exponents;
-                // SAFETY: this function's own contract: each group has an exponent.
-                let scale = unsafe { format.set_exponent(largest, (computed[slot], len), to) };
-                not_finite |= scale.is_none() && R::STATE[slot].is_read(pass::MOVE);
-                scales[slot] = scale.unwrap_or(Scale::NONE);
-            }
-        }
-        let parameter_mask = if Self::rounds_parameter() { key.mask(PARAMETER) } else { 0 };
-        // Each half apart, whose noise is where that in its words is.
-        for half in (0..len).step_by(HALF) {
-            for at in (half..len.min(half + HALF)).step_by(Lanes::<S, f32>::LEN) {
-                if Self::waits() {
-                    // Each register of a row: a branch costs more than asking again.
-                    Self::ask_ahead(group, at, true);
-                }
-                let rounding = noise_at(bits, noise, (half / HALF, at - half));
-                // SAFETY: this function's own contract.
-                unsafe {
-                    let mut state = [lanes.splat(0.0); SLOTS];
-                    for slot in 0..SLOTS {
-                        let needed = Self::waits()
-                            && Self::reads(slot)
-                            && R::STATE[slot].is_read(pass::MOVE);
-                        if !Self::rounds(slot) && !needed {
-                            continue;
-                        }
-                        let x = lanes.load(computed[slot].wrapping_add(at));
-                        state[slot] = if Self::rounds(slot) {
-                            let (format, kind) = (Self::format(slot), R::STATE[slot].kept);
-                            let rounding = masked(bits, rounding, masks[slot]);
-                            let to = (codes[slot], at);
-                            format.store(bits, kind, to, x, (scales[slot], rounding))
-                        } else {
-                            x
-                        };
-                    }
-                    if Self::waits() {
-                        let x = lanes.load(p.wrapping_add(at));
-                        let gradient = Self::gradient(lanes, bits, group, at);
-                        let ((x, _), _) = R::lane::<S, f32, DECAY, { pass::MOVE }>(
-                            lanes,
-                            &coeffs.get(),
-                            gradient,
-                            (x, state),
-                            [lanes.splat(0.0); SUMS],
-                        );
-                        lanes.store(p.wrapping_add(at), x);
-                        if PAIR == pair::MASTER {
-                            *special = bits.max_of(*special, short::round(bits, x, (short_p, at)));
-                        }
-                    }
-                    if Self::rounds_parameter() {
-                        let x = lanes.load(p.wrapping_add(at));
-                        let rounding = masked(bits, rounding, parameter_mask);
-                        let size = short::round_by(bits, x, (short_p, at), rounding);
-                        *special = bits.max_of(*special, size);
-                    }
-                }
-            }
-        }
-        if Self::waits() && not_finite {
-            // By state that says NaN of all.
-            // SAFETY: this function's own contract.
-            let p = unsafe { slice::from_raw_parts_mut(p, len) };
-            p.fill(f32::NAN);
-            // What it is rounded to would have to be made again.
-            const { assert!(PAIR == pair::NONE || MODE == mode::FULL || MODE == mode::BF16) };
         }
     }
 
@@ -378,12 +284,6 @@ where
             }
         }
     }
-}
-
-/// Whether a register has a number that large.
-#[inline(always)]
-fn has<S: Simd>(bits: Bits<S>, register: S::u32s, least: u32) -> bool {
-    elements(bits, register).into_iter().any(|x| x >= least)
 }
 
 impl<
@@ -416,6 +316,8 @@ where
         let mut wide = [const { MaybeUninit::<[Wide; SUMS]>::uninit() }; BLOCKS];
         let mut run = [[zero; ROW]; SUMS];
         let (mut lost, mut special) = (0, bits.splat(0));
+        let (rounds, packed) =
+            (Self::rounds_any() || Self::rounds_parameter(), Self::packed::<S>());
         let blocks = self.len.div_ceil(BLOCK);
         for (block, wide) in wide[..blocks].iter_mut().enumerate() {
             let wide = wide.write([[0.0; ROW]; SUMS]);
@@ -423,12 +325,14 @@ where
             for start in (block * BLOCK..end).step_by(GROUP) {
                 let there = (start, GROUP.min(end - start));
                 let (mut arrays, whole) = (self.arrays, there.1 / ROW * ROW);
-                if whole < there.1 {
+                let len = there.1.next_multiple_of(ROW);
+                let filled = if rounds { len.next_multiple_of(packed) } else { len };
+                if filled > there.1 {
+                    let to = (start, there.1, filled);
                     // SAFETY: `CodedFn`'s contract.
-                    let copies = unsafe { padding.fill(self.arrays, there, &Self::USE) };
+                    let copies = unsafe { padding.fill(self.arrays, to, &Self::USE) };
                     arrays = padded.insert(copies);
                 }
-                let len = there.1.next_multiple_of(ROW);
                 // SAFETY: as above.
                 let group = unsafe { self.open(arrays, (start, len), scratch) };
                 let (mut row, mut largest) = (0, [bits.splat(0); SLOTS]);
@@ -453,7 +357,8 @@ where
                 }
                 // SAFETY: as above.
                 unsafe {
-                    if Self::rounds_any() || Self::rounds_parameter() {
+                    if rounds {
+                        Self::clear(&group, filled);
                         let rest = (largest, &mut scratch.noise, &mut special);
                         self.round(lanes, bits, &coeffs, &group, rest);
                     }
@@ -462,14 +367,14 @@ where
                     // since the loops do not round what is infinite or NaN.
                     let least =
                         if PAIR == pair::MASTER { short::SPECIAL } else { short::TOO_LARGE };
-                    if PAIR != pair::NONE && Self::moves() && has(bits, special, least) {
+                    if PAIR != pair::NONE && Self::moves() && bits.largest(special) >= least {
                         let p = slice::from_raw_parts_mut(group.p, group.len);
                         let alone = PAIR == pair::ALONE;
                         let noise = alone.then(|| self.noise_of_parameter(start));
                         lost += short::FORMAT.round_all(self.token, p, group.short[0], noise);
                         special = bits.splat(0);
                     }
-                    if whole < there.1 {
+                    if filled > there.1 {
                         give_back(self.arrays, arrays, there, &Self::USE);
                     }
                 }

@@ -1,10 +1,9 @@
-//! The group of a tensor's end whose last row is shorter: copies of its arrays, as they are kept, filled up to
-//! whole rows with zeros.
+//! The group of a tensor's end whose last row is shorter, or is packed with one that is not there: copies of its
+//! arrays, as they are kept, filled up with zeros.
 
 use crate::algorithm::MAX_SLOTS;
 use crate::kernel::codec::GROUP;
 use crate::kernel::kept::{Coded, Kept};
-use crate::kernel::lanes::ROW;
 use std::mem::MaybeUninit;
 
 /// What of a block's arrays a kernel reads and writes.
@@ -34,7 +33,7 @@ impl Padding {
         Padding { p: Copy::uninit(), g: Copy::uninit(), parameter: Copy::uninit(), state }
     }
 
-    /// The arrays with copies in place of what is read of the `len` elements from `start` on.
+    /// The arrays with copies in place of what is read of the `len` elements from `start` on, filled up to `to`.
     ///
     /// # Safety
     /// The arrays hold these elements, which are of one group, and nobody else writes them.
@@ -43,7 +42,7 @@ impl Padding {
     pub(super) unsafe fn fill(
         &mut self,
         arrays: &Coded,
-        (start, len): (usize, usize),
+        (start, len, to): (usize, usize, usize),
         uses: &Use,
     ) -> Coded {
         let fill = |kept: &mut Kept, copy: &mut Copy| {
@@ -52,8 +51,7 @@ impl Padding {
             // SAFETY: this function's own contract; the copy has room for a group.
             unsafe {
                 copy.copy_from_nonoverlapping(from, len * size);
-                let rest = len.next_multiple_of(ROW) - len;
-                copy.add(len * size).write_bytes(0, rest * size);
+                copy.add(len * size).write_bytes(0, (to - len) * size);
             }
             kept.place.codes = copy.wrapping_sub(start * size);
         };

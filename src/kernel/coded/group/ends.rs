@@ -75,16 +75,19 @@ where
                 if !Self::reads(slot) {
                     continue;
                 }
-                let place = kept[slot].place(start);
                 computed[slot] = scratch.state[slot].as_mut_ptr().cast();
-                codes[slot] = place.codes;
                 if Self::is_exact(slot) {
+                    codes[slot] = kept[slot].place(start).codes;
                     let to = computed[slot];
                     computed[slot] = decoded(self.token, &kept[slot], (start, len), to);
-                } else if Self::format(slot).is_grouped() {
-                    scales[slot] = Self::format(slot).scale(*place.exponents);
-                } else if Self::format(slot).dtype == DType::F32 {
-                    computed[slot] = place.codes.cast();
+                    continue;
+                }
+                let (format, place) = (Self::format(slot), kept[slot].place);
+                codes[slot] = place.codes.wrapping_add(start * format.dtype.size());
+                if format.is_grouped() {
+                    scales[slot] = format.scale(*place.exponents.wrapping_add(start / GROUP));
+                } else if format.dtype == DType::F32 {
+                    computed[slot] = codes[slot].cast();
                 }
             }
             let key = Key::new(*step, first + start / GROUP);

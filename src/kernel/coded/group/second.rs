@@ -1,0 +1,182 @@
+//! The second loop over a group: rounds what has been computed, and moves the parameter by it where that waits.
+
+// As in the first.
+#![allow(clippy::needless_range_loop)]
+
+use super::{CodedKernel, Group};
+use crate::algorithm::{Cell, Rule, pass};
+use crate::kernel::bits::Bits;
+use crate::kernel::codec::{GROUP, Scale, rounding_at, short};
+use crate::kernel::coeffs::Coeffs;
+use crate::kernel::lanes::{Lanes, ROW};
+use crate::kernel::mode::{self, pair};
+use crate::kernel::rounding::{Noise, PARAMETER};
+use pulp::Simd;
+use std::slice;
+
+impl<
+    R,
+    const COEFFS: usize,
+    const SLOTS: usize,
+    const SUMS: usize,
+    const DECAY: u8,
+    const PASS: u8,
+    const MODE: u8,
+    const PAIR: u8,
+> CodedKernel<'_, R, COEFFS, SLOTS, SUMS, DECAY, PASS, MODE, PAIR>
+where
+    R: Rule<COEFFS, SLOTS, SUMS>,
+{
+    /// Whether the second loop gives lanes the roots of state without a sign.
+    #[inline(always)]
+    fn by_roots() -> bool {
+        Self::waits() && MODE == mode::Q8
+    }
+
+    /// Moves a parameter that waits.
+    #[inline(always)]
+    fn step<S: Simd>(
+        lanes: Lanes<S, f32>,
+        coeffs: &Coeffs<S::f32s, COEFFS>,
+        g: S::f32s,
+        cell: Cell<f32, S, SLOTS>,
+    ) -> S::f32s {
+        let (coeffs, sums) = (&coeffs.get(), [lanes.splat(0.0); SUMS]);
+        let ((x, _), _) = if Self::by_roots() {
+            const MOVE: u8 = pass::MOVE | pass::ROOTS;
+            R::lane::<S, f32, DECAY, MOVE>(lanes, coeffs, g, cell, sums)
+        } else {
+            R::lane::<S, f32, DECAY, { pass::MOVE }>(lanes, coeffs, g, cell, sums)
+        };
+        x
+    }
+
+    /// Elements that the second loop rounds at once, and so whole rows.
+    #[inline(always)]
+    pub(super) fn packed<S: Simd>() -> usize {
+        Bits::<S>::PACKED * Bits::<S>::LEN
+    }
+
+    /// Clears what follows a group's rows and is packed with the last.
+    ///
+    /// # Safety
+    /// As [`open`](Self::open).
+    #[inline(always)]
+    pub(super) unsafe fn clear(group: &Group<SLOTS>, to: usize) {
+        if group.len == to {
+            return;
+        }
+        // SAFETY: there is memory for whole groups.
+        let clear = |x: *mut f32| unsafe { x.add(group.len).write_bytes(0, to - group.len) };
+        for slot in 0..SLOTS {
+            if Self::rounds(slot) {
+                clear(group.computed[slot]);
+            }
+        }
+        if Self::rounds_parameter() {
+            clear(group.p);
+        }
+    }
+
+    /// The second loop: rounds what has been computed, and moves the parameter by it where that waits.
+    ///
+    /// # Safety
+    /// As [`open`](Self::open).
+    #[inline(always)]
+    pub(super) unsafe fn round<S: Simd>(
+        &self,
+        lanes: Lanes<S, f32>,
+        bits: Bits<S>,
+        coeffs: &Coeffs<S::f32s, COEFFS>,
+        group: &Group<SLOTS>,
+        (largest, noise, special): ([S::u32s; SLOTS], &mut Noise, &mut S::u32s),
+    ) {
+        let Group { start, len, key, p, short: [short_p, _], computed, codes, mut scales, .. } =
+            *group;
+        key.fill(bits, noise, if Self::rounds_parameter() { PARAMETER + 1 } else { SLOTS });
+        let mut not_finite = false;
+        for slot in 0..SLOTS {
+            if !Self::rounds(slot) {
+                continue;
+            }
+            let format = Self::format(slot);
+            if format.is_grouped() {
+                let largest = bits.largest(largest[slot]);
+                let to = self.arrays.state[slot].place.exponents.wrapping_add(start / GROUP);
+                // SAFETY: this function's own contract: each group has an exponent.
+                let scale = unsafe { format.set_exponent(largest, (computed[slot], len), to) };
+                not_finite |= scale.is_none() && R::STATE[slot].is_read(pass::MOVE);
+                scales[slot] = scale.unwrap_or(Scale::NONE);
+            }
+        }
+        let packed = Self::packed::<S>();
+        for start in (0..len).step_by(packed) {
+            let places: [usize; 4] = std::array::from_fn(|i| start + i * Bits::<S>::LEN);
+            let places = &places[..Bits::<S>::PACKED];
+            if Self::waits() {
+                for row in (start..start + packed).step_by(ROW) {
+                    Self::ask_ahead(group, row, true);
+                }
+            }
+            // SAFETY: this function's own contract.
+            unsafe {
+                let mut state = [[lanes.splat(0.0); SLOTS]; 4];
+                let mut words = [[bits.splat(0); 4]; SLOTS];
+                for slot in 0..SLOTS {
+                    let needed =
+                        Self::waits() && Self::reads(slot) && R::STATE[slot].is_read(pass::MOVE);
+                    if !Self::rounds(slot) && !needed {
+                        continue;
+                    }
+                    let (format, kind) = (Self::format(slot), R::STATE[slot].kept);
+                    for (i, &at) in places.iter().enumerate() {
+                        let x = lanes.load(computed[slot].wrapping_add(at));
+                        state[i][slot] = x;
+                        if Self::rounds(slot) {
+                            let how = (scales[slot], rounding_at(bits, noise, slot, at));
+                            let (word, kept) = format.encode(bits, kind, x, how);
+                            (words[slot][i], state[i][slot]) = (word, kept);
+                            if Self::by_roots() && format.unsigned {
+                                state[i][slot] = format.roots(bits, (word, kept), scales[slot]);
+                            }
+                        }
+                    }
+                }
+                for (i, &at) in places.iter().enumerate() {
+                    if Self::waits() {
+                        let x = lanes.load(p.wrapping_add(at));
+                        let gradient = Self::gradient(lanes, bits, group, at);
+                        let x = Self::step(lanes, coeffs, gradient, (x, state[i]));
+                        lanes.store(p.wrapping_add(at), x);
+                        if PAIR == pair::MASTER {
+                            let size = short::round(bits, x, (short_p, at));
+                            *special = bits.max_of(*special, size);
+                        }
+                    }
+                    if Self::rounds_parameter() {
+                        let x = lanes.load(p.wrapping_add(at));
+                        let rounding = rounding_at(bits, noise, PARAMETER, at);
+                        let size = short::round_by(bits, x, (short_p, at), rounding);
+                        *special = bits.max_of(*special, size);
+                    }
+                }
+                // Last, while quotients are on their way.
+                for slot in 0..SLOTS {
+                    if Self::rounds(slot) {
+                        let (format, kind) = (Self::format(slot), R::STATE[slot].kept);
+                        let to = (codes[slot], start);
+                        format.store_packed(bits, kind, to, &words[slot], scales[slot]);
+                    }
+                }
+            }
+        }
+        if Self::waits() && not_finite {
+            // By state that says NaN of all.
+            // SAFETY: this function's own contract.
+            let p = unsafe { slice::from_raw_parts_mut(p, len) };
+            p.fill(f32::NAN);
+            // What it is rounded to would have to be made again.
+            const { assert!(PAIR == pair::NONE || MODE == mode::FULL || MODE == mode::BF16) };
+        }
+    }
+}
