@@ -9,7 +9,7 @@ use crate::dtype::DType;
 use crate::kernel::block::{GroupPlan, Streams, ZEROS};
 use crate::kernel::codec::{Format, GROUP, Place};
 use crate::kernel::kept::{Coded, Kept, adopt};
-use crate::kernel::rounding::{PARAMETER, mix};
+use crate::kernel::rounding::mix;
 use crate::kernel::sweep::sweep_block;
 use std::mem::MaybeUninit;
 use std::{ptr, slice};
@@ -118,7 +118,7 @@ impl JobBlock<'_> {
         if plan.pass & (pass::PARAMETER | pass::MEND) == 0 || kept.is_plain() {
             return (sums, 0);
         }
-        let noise = (arrays.noise.0, arrays.noise.1, PARAMETER);
+        let noise = (arrays.noise.0, arrays.noise.1, self.sweep.slots.len());
         let noise = arrays.copy.is_none().then_some(noise);
         // SAFETY: as above.
         unsafe {

@@ -11,7 +11,6 @@
 use self::eight_bits::{NOT_FINITE, Signed8, Unsigned8};
 use super::bits::{Bits, Packed};
 use super::lanes::{Lanes, ROW};
-use super::rounding::{Noise, noise_of};
 use crate::algorithm::Kept;
 use crate::dtype::DType;
 use pulp::Simd;
@@ -55,18 +54,6 @@ pub(crate) enum Rounding<R> {
     Stochastic(R),
     /// To nearest, ties to even; bf16 and f16 only.
     Nearest,
-}
-
-/// How a register of a group is rounded, from element `at` on: by an array's part of the noise.
-#[inline(always)]
-pub(crate) fn rounding_at<S: Simd>(
-    bits: Bits<S>,
-    noise: &Noise,
-    array: usize,
-    at: usize,
-) -> Rounding<S::u32s> {
-    // SAFETY: groups are whole registers.
-    Rounding::Stochastic(unsafe { bits.load32(noise_of(noise, array).as_ptr().wrapping_add(at)) })
 }
 
 /// The kind of parameters and gradients, which are what they are.

@@ -10,23 +10,6 @@ use super::lanes::ROW;
 use crate::algorithm::MAX_SLOTS;
 use pulp::Simd;
 
-/// What a parameter's noise is numbered by; that of state is by slot.
-pub(crate) const PARAMETER: usize = MAX_SLOTS;
-
-/// 20 random bits for each element of a group, row by row, of which types of 16 bits take the upper ones.
-///
-/// The arrays of a block share them, each from another row on, so that those that one element has are independent.
-pub(crate) type Noise = [u32; GROUP + PARAMETER * ROW];
-
-/// Before it is filled.
-pub(crate) const NO_NOISE: Noise = [0; GROUP + PARAMETER * ROW];
-
-/// The part of it that an array has.
-#[inline(always)]
-pub(crate) fn noise_of(noise: &Noise, array: usize) -> &[u32] {
-    &noise[array * ROW..][..GROUP]
-}
-
 /// One round of splitmix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators,
 /// 2014).
 pub(crate) const fn mix(x: u64) -> u64 {
@@ -49,29 +32,48 @@ impl Key {
     pub(crate) fn new(step: u64, group: usize) -> Self {
         Key(mix(step ^ mix(group as u64)))
     }
+}
 
-    /// The noise of the group for so many arrays.
-    ///
-    /// A row is the one before it times a number (G. Steele and S. Vigna: Computationally easy, spectrally good
-    /// multipliers for congruential pseudorandom number generators, 2021); the first is the key, mixed with the
-    /// elements' numbers by `lowbias32` (C. Wellons, hash-prospector, 2018), with half of the key in its middle.
+/// 20 random bits for each element of a group and each of its arrays, of which types of 16 bits take the upper ones.
+///
+/// They come in rows of 16. A row is the one before times a number (G. Steele and S. Vigna: Computationally easy,
+/// spectrally good multipliers for congruential pseudorandom number generators, 2021); the first is the key, mixed with
+/// the elements' numbers by `lowbias32` (C. Wellons, hash-prospector, 2018), with half of the key in its middle. Each
+/// array has them from another row on: that of its slot, and a parameter those that follow.
+pub(crate) struct Noise<S: Simd> {
+    bits: Bits<S>,
+    first: [S::u32s; ROW],
+}
+
+impl<S: Simd> Noise<S> {
     #[inline(always)]
-    pub(crate) fn fill<S: Simd>(self, bits: Bits<S>, noise: &mut Noise, arrays: usize) {
-        let (start, middle) = (bits.splat(self.0 as u32), bits.splat((self.0 >> 32) as u32));
+    pub(crate) fn new(bits: Bits<S>, Key(key): Key) -> Self {
+        let (start, middle) = (bits.splat(key as u32), bits.splat((key >> 32) as u32));
         let mul = |x, by| bits.mul(x, bits.splat(by));
-        let rows = GROUP / ROW + arrays - 1;
-        for at in (0..ROW).step_by(Bits::<S>::LEN) {
+        let mut first = [start; ROW];
+        for (register, x) in first[..ROW / Bits::<S>::LEN].iter_mut().enumerate() {
             // SAFETY: rows are whole registers.
-            let x = bits.add(unsafe { bits.load32(NUMBERS.as_ptr().wrapping_add(at)) }, start);
-            let x = mul(bits.xor(x, bits.shr(x, 16)), 0x7feb_352d);
-            let x = mul(bits.xor(bits.xor(x, bits.shr(x, 15)), middle), 0x846c_a68b);
-            let x = bits.xor(x, bits.shr(x, 16));
-            for (row, power) in POWERS[..rows].iter().enumerate() {
-                let to = noise[row * ROW + at..][..Bits::<S>::LEN].as_mut_ptr();
-                // SAFETY: there is room for a register.
-                unsafe { bits.store32(to, bits.shr(mul(x, *power), 12)) };
-            }
+            let number =
+                unsafe { bits.load32(NUMBERS.as_ptr().wrapping_add(register * Bits::<S>::LEN)) };
+            *x = bits.add(number, start);
+            *x = mul(bits.xor(*x, bits.shr(*x, 16)), 0x7feb_352d);
+            *x = mul(bits.xor(bits.xor(*x, bits.shr(*x, 15)), middle), 0x846c_a68b);
+            *x = bits.xor(*x, bits.shr(*x, 16));
         }
+        Noise { bits, first }
+    }
+
+    /// A register of a row.
+    #[inline(always)]
+    pub(crate) fn row(&self, row: usize, register: usize) -> S::u32s {
+        let power = self.bits.splat(POWERS[row % POWERS.len()]);
+        self.bits.shr(self.bits.mul(self.first[register], power), 12)
+    }
+
+    /// The register of an array from element `at` of the group on.
+    #[inline(always)]
+    pub(crate) fn of(&self, array: usize, at: usize) -> S::u32s {
+        self.row(at / ROW + array, at % ROW / Bits::<S>::LEN)
     }
 }
 
@@ -85,9 +87,10 @@ const NUMBERS: [u32; ROW] = {
     numbers
 };
 
-/// What the first row is multiplied by.
-const POWERS: [u32; GROUP / ROW + PARAMETER] = {
-    let (mut powers, mut i) = ([1u32; GROUP / ROW + PARAMETER], 1);
+/// What the first row is multiplied by, of all the rows that a group's arrays have.
+const POWERS: [u32; 32] = {
+    assert!(GROUP / ROW + MAX_SLOTS <= 32);
+    let (mut powers, mut i) = ([1u32; 32], 1);
     while i < powers.len() {
         powers[i] = powers[i - 1].wrapping_mul(0x93d7_65dd);
         i += 1;

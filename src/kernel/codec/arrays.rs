@@ -7,7 +7,7 @@ use super::*;
 use crate::kernel::isa::Token;
 use crate::kernel::lanes::ROW;
 use crate::kernel::prefetch::{AHEAD, prefetch_first};
-use crate::kernel::rounding::{Key, NO_NOISE};
+use crate::kernel::rounding::{Key, Noise};
 use pulp::WithSimd;
 
 /// The noise of stochastic rounding: a number for seed, step and tensor, the number of the first group,
@@ -149,7 +149,6 @@ impl Encode<'_> {
     #[inline(always)]
     unsafe fn run<S: Simd, C: Codec>(self, bits: Bits<S>) {
         let Encode { format, values, to, noise: (step, first, array), saturates } = self;
-        let mut noise = NO_NOISE;
         for (group, values) in values.chunks_mut(GROUP).enumerate() {
             let mut largest = 0;
             for value in &mut *values {
@@ -168,13 +167,13 @@ impl Encode<'_> {
                 // SAFETY: this function's own contract: each group has an exponent.
                 scale = unsafe { format.set_exponent(largest, all, exponent) };
             }
-            Key::new(step, first + group).fill(bits, &mut noise, array + 1);
+            let noise = Noise::new(bits, Key::new(step, first + group));
             let codes = to.codes.wrapping_add(group * GROUP * C::BYTES);
             // SAFETY: as above.
             unsafe {
                 for_registers!(writes <S, C>, values, codes, |at, values, codes| {
                     let x = bits.load32(values.cast());
-                    let rounding = rounding_at(bits, &noise, array, at);
+                    let rounding = Rounding::Stochastic(noise.of(array, at));
                     let scale = scale.unwrap_or(Scale::NONE);
                     let (word, kept) = C::encode(bits, x, scale, rounding);
                     C::store(bits, codes, 0, C::code(bits, word, scale));
@@ -200,18 +199,18 @@ impl Round<'_> {
     /// As [`Format::round_all`].
     #[inline(always)]
     unsafe fn run<S: Simd, C: Codec>(self, bits: Bits<S>) -> u64 {
-        let (mut lost, mut noise) = (bits.splat(0), NO_NOISE);
+        let mut lost = bits.splat(0);
         for (group, values) in self.values.chunks_mut(GROUP).enumerate() {
-            if let Some((step, first, array)) = self.noise {
-                Key::new(step, first + group).fill(bits, &mut noise, array + 1);
-            }
+            let key = self.noise.map_or(0, |(step, ..)| step);
+            let key = Key::new(key, self.noise.map_or(0, |(_, first, _)| first) + group);
+            let noise = Noise::new(bits, key);
             let to = self.to.wrapping_add(group * GROUP * C::BYTES);
             // SAFETY: this function's own contract.
             unsafe {
                 for_registers!(writes <S, C>, values, to, |at, values, codes| {
                     let x = bits.load32(values.cast());
                     let rounding = match self.noise {
-                        Some((.., array)) => rounding_at(bits, &noise, array, at),
+                        Some((.., array)) => Rounding::Stochastic(noise.of(array, at)),
                         None => Rounding::Nearest,
                     };
                     let (word, kept) = C::encode(bits, x, Scale::NONE, rounding);

@@ -1,8 +1,9 @@
 //! Formats against the crate `half` and against their definitions, on every instruction set.
 
 use super::*;
+use crate::algorithm::MAX_SLOTS;
 use crate::kernel::isa::{Isa, Token};
-use crate::kernel::rounding::{Key, NO_NOISE, Noise, PARAMETER, mix};
+use crate::kernel::rounding::{Key, Noise, mix};
 use half::{bf16, f16};
 use pulp::WithSimd;
 
@@ -18,10 +19,10 @@ fn tokens() -> impl Iterator<Item = Token> {
     Isa::ALL.into_iter().filter_map(|isa| isa.require().ok())
 }
 
-/// How values are rounded: by the noise of groups, as an array's, or to nearest.
+/// How values are rounded: by the noise of groups' keys, as an array's, or to nearest.
 #[derive(Clone, Copy)]
 enum How<'a> {
-    Stochastic(&'a [Noise], usize),
+    Stochastic(&'a [Key], usize),
     Nearest,
 }
 
@@ -64,8 +65,8 @@ impl WithSimd for Encode<'_> {
                 // SAFETY: copies have room for a row, and `to` for what there is of it.
                 unsafe {
                     let rounding = match how {
-                        How::Stochastic(noise, array) => {
-                            rounding_at(bits, &noise[group], array, at)
+                        How::Stochastic(keys, array) => {
+                            Rounding::Stochastic(Noise::new(bits, keys[group]).of(array, at))
                         }
                         How::Nearest => Rounding::Nearest,
                     };
@@ -181,27 +182,8 @@ impl Kept {
     }
 }
 
-struct Fill(Key);
-
-impl WithSimd for Fill {
-    type Output = Noise;
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) -> Noise {
-        let mut noise = NO_NOISE;
-        self.0.fill(Bits(simd), &mut noise, PARAMETER + 1);
-        noise
-    }
-}
-
-fn noise(key: u64) -> Vec<Noise> {
-    let group = |group| {
-        let mut filled = tokens().map(|token| token.dispatch(Fill(Key::new(key, group))));
-        let noise = filled.next().unwrap();
-        assert!(filled.all(|other| other == noise));
-        noise
-    };
-    (0..LEN / GROUP).map(group).collect()
+fn keys(step: u64) -> Vec<Key> {
+    (0..LEN / GROUP).map(|group| Key::new(step, group)).collect()
 }
 
 fn nearest(token: Token, format: Format, values: &[f32]) -> Vec<f32> {
@@ -320,8 +302,8 @@ fn stochastic_rounding_gives_a_neighbour_and_the_mean_is_the_value() {
         let around: Vec<_> =
             values.iter().map(|x| neighbours(format, exponent, f64::from(x.abs()))).collect();
         for key in 0..KEYS {
-            let noise = noise(key);
-            let how = (How::Stochastic(&noise, key as usize % (PARAMETER + 1)), false);
+            let keys = keys(key);
+            let how = (How::Stochastic(&keys, key as usize % (MAX_SLOTS + 1)), false);
             let found = Kept::encode(token, format, &values, how).decode(token);
             for (i, (value, found)) in values.iter().zip(found).enumerate() {
                 let (below, step) = around[i];
@@ -353,14 +335,14 @@ fn every_instruction_set_and_length_gives_the_same_bits() {
     for token in tokens() {
         for len in [0, 1, 15, 16, 17, 255, 256, 257, 511, 700, LEN - 1, LEN] {
             let values = floats(len as u64, len);
-            let noise = noise(len as u64);
+            let keys = keys(len as u64);
             for format in [BF16, F16, SIGNED, UNSIGNED] {
                 for saturates in [false, true] {
                     // Any floats, and such that groups are finite.
                     let tame: Vec<f32> =
                         values.iter().map(|x| if x.is_finite() { *x } else { 1.0 }).collect();
                     for values in [&values, &tame] {
-                        let how = (How::Stochastic(&noise, 3), saturates);
+                        let how = (How::Stochastic(&keys, 3), saturates);
                         let mut expected = Kept::encode(scalar, format, values, how);
                         let mut found = Kept::encode(token, format, values, how);
                         assert_eq!(found.memory, expected.memory, "{format:?} {len} {token:?}");
@@ -376,13 +358,13 @@ fn every_instruction_set_and_length_gives_the_same_bits() {
 
 #[test]
 fn what_is_not_finite_is_not_lost() {
-    let noise = noise(3);
+    let keys = keys(3);
     for token in tokens() {
         for (i, special) in floats(0, 17).into_iter().filter(|x| !x.is_finite()).enumerate() {
             let mut values = vec![1.0f32; 600];
             values[300 + i] = special;
             for format in [BF16, F16, SIGNED, UNSIGNED] {
-                let how = (How::Stochastic(&noise, 3), false);
+                let how = (How::Stochastic(&keys, 3), false);
                 let found = Kept::encode(token, format, &values, how).decode(token);
                 if format.dtype == DType::Q8 {
                     // The group of 256 is NaN, or finite where infinity has no sign; others are what they were.
@@ -404,7 +386,7 @@ fn what_is_not_finite_is_not_lost() {
         // Saturated, the largest finite value takes the place of infinity, also by rounding up.
         let values = [f32::INFINITY, f32::MAX, 3.4e38, 1.0];
         for format in [BF16, F16, UNSIGNED] {
-            let how = (How::Stochastic(&noise, 3), true);
+            let how = (How::Stochastic(&keys, 3), true);
             let found = Kept::encode(token, format, &values, how).decode(token);
             assert!(found.iter().all(|x| x.is_finite() && *x > 0.0), "{format:?} {found:?}");
         }

@@ -1,7 +1,7 @@
 //! What a group needs while it is computed.
 
 use crate::kernel::codec::{GROUP, Scale};
-use crate::kernel::rounding::{Key, NO_NOISE, Noise};
+use crate::kernel::rounding::Key;
 use std::mem::MaybeUninit;
 
 /// A group's values, and what keeps those of different arrays from starting at one offset in their
@@ -14,20 +14,16 @@ pub(super) struct Scratch<const SLOTS: usize> {
     pub(super) p: Values,
     pub(super) g: Values,
     pub(super) state: [Values; SLOTS],
-    pub(super) noise: Noise,
 }
 
 impl<const SLOTS: usize> Scratch<SLOTS> {
     /// With zeros in it where arrays are `decoded` to it.
     #[inline(always)]
     pub(super) fn new(memory: &mut MaybeUninit<Self>, decodes: bool) -> &mut Self {
-        let scratch = memory.as_mut_ptr();
-        // SAFETY: it is written; all but the noise need not be initialised, and that is.
+        // SAFETY: nothing of it need be initialised, and zeros are values.
         unsafe {
             if decodes {
-                scratch.write_bytes(0, 1);
-            } else {
-                (&raw mut (*scratch).noise).write(NO_NOISE);
+                memory.as_mut_ptr().write_bytes(0, 1);
             }
             memory.assume_init_mut()
         }

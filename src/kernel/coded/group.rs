@@ -359,7 +359,7 @@ where
                 unsafe {
                     if rounds {
                         Self::clear(&group, filled);
-                        let rest = (largest, &mut scratch.noise, &mut special);
+                        let rest = (largest, &mut special);
                         self.round(lanes, bits, &coeffs, &group, rest);
                     }
                     lost += self.close(arrays, &group);

@@ -10,7 +10,7 @@ use crate::kernel::codec::{GROUP, Scale};
 use crate::kernel::coded::padding::Use;
 use crate::kernel::kept::{Coded, Kept, adopt, decoded};
 use crate::kernel::mode::pair;
-use crate::kernel::rounding::{Key, PARAMETER};
+use crate::kernel::rounding::Key;
 use std::{ptr, slice};
 
 impl<
@@ -146,7 +146,7 @@ where
     #[inline(always)]
     pub(super) fn noise_of_parameter(&self, start: usize) -> (u64, usize, usize) {
         let (step, first) = self.arrays.noise;
-        (step, first + start / GROUP, PARAMETER)
+        (step, first + start / GROUP, SLOTS)
     }
 
     /// The parameter of a pair.

@@ -4,13 +4,13 @@
 #![allow(clippy::needless_range_loop)]
 
 use super::{CodedKernel, Group};
-use crate::algorithm::{Cell, Rule, pass};
+use crate::algorithm::{Cell, MAX_SLOTS, Rule, pass};
 use crate::kernel::bits::Bits;
-use crate::kernel::codec::{GROUP, Scale, rounding_at, short};
+use crate::kernel::codec::{GROUP, Rounding, Scale, short};
 use crate::kernel::coeffs::Coeffs;
 use crate::kernel::lanes::{Lanes, ROW};
 use crate::kernel::mode::{self, pair};
-use crate::kernel::rounding::{Noise, PARAMETER};
+use crate::kernel::rounding::{Key, Noise};
 use pulp::Simd;
 use std::slice;
 
@@ -89,11 +89,10 @@ where
         bits: Bits<S>,
         coeffs: &Coeffs<S::f32s, COEFFS>,
         group: &Group<SLOTS>,
-        (largest, noise, special): ([S::u32s; SLOTS], &mut Noise, &mut S::u32s),
+        (largest, special): ([S::u32s; SLOTS], &mut S::u32s),
     ) {
         let Group { start, len, key, p, short: [short_p, _], computed, codes, mut scales, .. } =
             *group;
-        key.fill(bits, noise, if Self::rounds_parameter() { PARAMETER + 1 } else { SLOTS });
         let mut not_finite = false;
         for slot in 0..SLOTS {
             if !Self::rounds(slot) {
@@ -110,7 +109,10 @@ where
             }
         }
         let packed = Self::packed::<S>();
+        let arrays = SLOTS + usize::from(Self::rounds_parameter());
+        let mut rows = Rows::new(bits, key, arrays);
         for start in (0..len).step_by(packed) {
+            rows.advance(start / ROW, arrays);
             let places: [usize; 4] = std::array::from_fn(|i| start + i * Bits::<S>::LEN);
             let places = &places[..Bits::<S>::PACKED];
             if Self::waits() {
@@ -133,7 +135,7 @@ where
                         let x = lanes.load(computed[slot].wrapping_add(at));
                         state[i][slot] = x;
                         if Self::rounds(slot) {
-                            let how = (scales[slot], rounding_at(bits, noise, slot, at));
+                            let how = (scales[slot], Rounding::Stochastic(rows.of(slot, i)));
                             let (word, kept) = format.encode(bits, kind, x, how);
                             (words[slot][i], state[i][slot]) = (word, kept);
                             if Self::by_roots() && format.unsigned {
@@ -155,7 +157,7 @@ where
                     }
                     if Self::rounds_parameter() {
                         let x = lanes.load(p.wrapping_add(at));
-                        let rounding = rounding_at(bits, noise, PARAMETER, at);
+                        let rounding = Rounding::Stochastic(rows.of(SLOTS, i));
                         let size = short::round_by(bits, x, (short_p, at), rounding);
                         *special = bits.max_of(*special, size);
                     }
@@ -178,5 +180,50 @@ where
             // What it is rounded to would have to be made again.
             const { assert!(PAIR == pair::NONE || MODE == mode::FULL || MODE == mode::BF16) };
         }
+    }
+}
+
+/// The rows of noise of what is rounded at once: as arrays have them one after the other, each is made once.
+struct Rows<S: Simd> {
+    noise: Noise<S>,
+    /// Those of the first array and what follows.
+    rows: [[S::u32s; 4]; MAX_SLOTS + 2],
+}
+
+impl<S: Simd> Rows<S> {
+    /// Rows that are rounded at once.
+    const AT_ONCE: usize = Bits::<S>::PACKED * Bits::<S>::LEN / ROW;
+    /// Registers of a row.
+    const REGISTERS: usize = ROW / Bits::<S>::LEN;
+
+    #[inline(always)]
+    fn new(bits: Bits<S>, key: Key, arrays: usize) -> Self {
+        let noise = Noise::new(bits, key);
+        let mut rows = [[bits.splat(0); 4]; MAX_SLOTS + 2];
+        for row in 0..arrays - 1 {
+            for register in 0..Self::REGISTERS {
+                rows[row + Self::AT_ONCE][register] = noise.row(row, register);
+            }
+        }
+        Rows { noise, rows }
+    }
+
+    /// On to those of so many arrays from a row on, which follow those before.
+    #[inline(always)]
+    fn advance(&mut self, first: usize, arrays: usize) {
+        for row in 0..arrays - 1 {
+            self.rows[row] = self.rows[row + Self::AT_ONCE];
+        }
+        for row in arrays - 1..arrays - 1 + Self::AT_ONCE {
+            for register in 0..Self::REGISTERS {
+                self.rows[row][register] = self.noise.row(first + row, register);
+            }
+        }
+    }
+
+    /// A register of an array.
+    #[inline(always)]
+    fn of(&self, array: usize, register: usize) -> S::u32s {
+        self.rows[array + register / Self::REGISTERS][register % Self::REGISTERS]
     }
 }
