@@ -105,7 +105,7 @@ pub(crate) enum Role {
 pub(crate) enum Kept {
     /// Rounded: to bf16, or to 8 bits with a sign.
     Signed,
-    /// Rounded: to bf16, or to 8 bits without a sign, where what is not 0 stays so.
+    /// Rounded: to bf16, or to 8 bits without a sign, where what is not 0 stays so, and 0 only among zeros.
     Unsigned,
     /// As computed, for this reason.
     Exactly(&'static str),
@@ -121,7 +121,8 @@ pub(crate) struct Slot {
     pub(crate) kept: Kept,
     /// Infinity does not last: it becomes the largest finite number, in a lane function without sums
     /// at once, else after a step whose sums are not finite, and the lane function makes such a sum
-    /// of it. (In the kernel with sums every operation counts.)
+    /// of it. (In the kernel with sums every operation counts.) Of bf16 and 8 bits it is the codec that does so; 8
+    /// bits without a sign always saturate.
     pub(crate) saturates: bool,
 }
 

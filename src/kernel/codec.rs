@@ -365,7 +365,6 @@ impl Format {
         match self.dtype {
             DType::Bf16 => Bf16::LARGEST,
             DType::F16 => F16::LARGEST,
-            DType::Q8 => Unsigned8::LARGEST,
             _ => f32::MAX,
         }
     }

@@ -66,6 +66,7 @@ impl<S: Simd> Noise<S> {
     /// A register of a row.
     #[inline(always)]
     pub(crate) fn row(&self, row: usize, register: usize) -> S::u32s {
+        // The remainder is the row, and proof of that.
         let power = self.bits.splat(POWERS[row % POWERS.len()]);
         self.bits.shr(self.bits.mul(self.first[register], power), 12)
     }

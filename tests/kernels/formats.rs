@@ -199,7 +199,9 @@ fn in_parts(algorithm: Algorithm) -> bool {
 
 #[test]
 fn instruction_sets_and_owners_give_the_same_bits() {
-    let data = Data::new(&[1, 15, 257, 1023, 1025, 4095, 8209], 12);
+    // Rows at the end that are shorter, and whole ones that are packed with none.
+    let lens = [1, 15, 16, 48, 240, 257, 272, 1023, 1025, 4095, 4112, 8209];
+    let data = Data::new(&lens, 12);
     for &algorithm in Algorithm::ALL {
         for (number, mode) in MODES.iter().chain(&PAIRS).enumerate() {
             let expected = data.run(algorithm, mode, PLAINLY);
@@ -358,6 +360,9 @@ fn what_is_not_finite_stays_where_it_is() {
         (301, f32::MAX),
         (513, f32::INFINITY),
         (800, f32::NEG_INFINITY),
+        // Of which the square alone is not finite.
+        (1100, f32::MAX),
+        (1400, 3e19),
         (LEN - 2, f32::NAN),
     ];
     let data = Data::new(&[LEN], 3);

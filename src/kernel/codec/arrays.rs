@@ -152,7 +152,7 @@ impl Encode<'_> {
         for (group, values) in values.chunks_mut(GROUP).enumerate() {
             let mut largest = 0;
             for value in &mut *values {
-                if saturates && !format.is_grouped() && *value > C::LARGEST {
+                if saturates && *value > C::LARGEST {
                     *value = C::LARGEST;
                 }
                 if format.unsigned {
@@ -201,16 +201,16 @@ impl Round<'_> {
     unsafe fn run<S: Simd, C: Codec>(self, bits: Bits<S>) -> u64 {
         let mut lost = bits.splat(0);
         for (group, values) in self.values.chunks_mut(GROUP).enumerate() {
-            let key = self.noise.map_or(0, |(step, ..)| step);
-            let key = Key::new(key, self.noise.map_or(0, |(_, first, _)| first) + group);
-            let noise = Noise::new(bits, key);
+            let noise = self.noise.map(|(step, first, array)| {
+                (Noise::new(bits, Key::new(step, first + group)), array)
+            });
             let to = self.to.wrapping_add(group * GROUP * C::BYTES);
             // SAFETY: this function's own contract.
             unsafe {
                 for_registers!(writes <S, C>, values, to, |at, values, codes| {
                     let x = bits.load32(values.cast());
-                    let rounding = match self.noise {
-                        Some((.., array)) => Rounding::Stochastic(noise.of(array, at)),
+                    let rounding = match &noise {
+                        Some((noise, array)) => Rounding::Stochastic(noise.of(*array, at)),
                         None => Rounding::Nearest,
                     };
                     let (word, kept) = C::encode(bits, x, Scale::NONE, rounding);

@@ -402,3 +402,98 @@ fn untouched_memory_is_zero() {
         }
     }
 }
+
+/// Values of a group by one noise: their codes and what they are as they are kept.
+struct Group<'a>(Format, Scale, &'a [f32], u32);
+
+impl WithSimd for Group<'_> {
+    type Output = (Vec<u8>, Vec<f32>);
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) -> Self::Output {
+        let (bits, Group(format, scale, values, noise)) = (Bits(simd), self);
+        let (mut codes, mut found) = (vec![0u8; values.len()], vec![0f32; values.len()]);
+        for at in (0..values.len()).step_by(Bits::<S>::LEN) {
+            // SAFETY: there are whole registers of values and codes.
+            unsafe {
+                let x = bits.float(bits.load32(values.as_ptr().add(at).cast()));
+                let how = (scale, Rounding::Stochastic(bits.splat(noise)));
+                let (word, kept) = format.encode(bits, kind(format), x, how);
+                store(bits, format, codes.as_mut_ptr().add(at), (word, scale));
+                bits.store32(found.as_mut_ptr().add(at).cast(), bits.of(kept));
+                let roots = elements(bits, bits.of(format.roots(bits, (word, kept), scale)));
+                for (x, root) in found[at..].iter().zip(&roots[..Bits::<S>::LEN]) {
+                    assert!(!format.unsigned || x.sqrt().to_bits() == *root, "{x:e}");
+                }
+            }
+        }
+        (codes, found)
+    }
+}
+
+/// Of every exponent: what a code stands for has that code, whatever the noise, and the root that it has.
+#[test]
+fn values_of_8_bits_stay_what_they_are() {
+    for token in tokens() {
+        for (format, exponent) in
+            [SIGNED, UNSIGNED].into_iter().flat_map(|x| (0..255).map(move |e| (x, e)))
+        {
+            let mut kept = Kept { format, memory: vec![0; Kept::GUARD], len: GROUP };
+            kept.memory.extend((0..GROUP as u16).step_by(2).map(|i| i | (i + 1) << 8));
+            kept.memory.push(u16::from(exponent));
+            // Of a group of zeros there are no other codes.
+            let zero = format.unsigned && exponent == 0;
+            let values = if zero { vec![0.0; GROUP] } else { kept.decode(token) };
+            for noise in [0, 1, 0xf_fffe, 0xf_ffff] {
+                let group = Group(format, format.scale(exponent), &values, noise);
+                let (codes, found) = token.dispatch(group);
+                assert!(values == found, "{format:?} {exponent}");
+                let own =
+                    |(i, code): (usize, &u8)| usize::from(*code) == i || i == 0x80 && *code == 0;
+                assert!(zero || codes.iter().enumerate().all(own), "{format:?} {exponent}");
+            }
+        }
+    }
+}
+
+/// A group's largest value about where its exponent becomes the next: whatever is rounded up has a code.
+#[test]
+fn the_largest_of_a_group_has_a_code() {
+    let edge = 1.875 - 2f32.powi(-15);
+    let sizes = [1.0, 1.5, edge, 1.875, 1.9, 2.0 - f32::EPSILON];
+    for (token, exponent) in tokens().flat_map(|token| (1..255).map(move |e| (token, e))) {
+        let power = f32::from_bits(exponent << FRACTION);
+        for (size, ulp) in sizes.into_iter().flat_map(|size| [-1, 0, 1].map(|ulp| (size, ulp))) {
+            let x = f32::from_bits((power * size).to_bits().wrapping_add_signed(ulp));
+            for format in [SIGNED, UNSIGNED] {
+                let (mut values, mut exponent) = ([x, x / 3.0].repeat(ROW / 2), 0);
+                let all = (values.as_mut_ptr(), values.len());
+                // SAFETY: a group's exponent.
+                let scale = unsafe { format.set_exponent(x.to_bits(), all, &mut exponent) };
+                let is_large = x >= edge * 2f32.powi(127);
+                assert_eq!(scale.is_none(), is_large && !format.unsigned, "{format:?} {x:e}");
+                let Some(scale) = scale else { continue };
+                let top = if is_large { 127 } else { group_exponent(format, &[x]) };
+                assert_eq!(i32::from(exponent) - 127, top, "{format:?} {x:e}");
+                for noise in [0, 0xf_ffff] {
+                    let (_, found) = token.dispatch(Group(format, scale, &values, noise));
+                    for (x, y) in values.iter().zip(found) {
+                        let (below, step) = neighbours(format, top, f64::from(*x));
+                        let y = f64::from(y);
+                        assert!(y == below || y == below + step, "{format:?} {x:e} {y:e}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What the tests of correlations rely on.
+#[test]
+fn an_array_has_the_noise_of_the_one_before_a_row_further_on() {
+    let noise = Noise::new(Bits(pulp::Scalar::new()), Key::new(1, 2));
+    for at in 0..GROUP - ROW {
+        assert_eq!(noise.of(0, at + ROW), noise.of(1, at));
+        assert_ne!(noise.of(0, at + ROW), noise.of(0, at));
+    }
+}

@@ -355,7 +355,7 @@ where
                         break;
                     }
                 }
-                // SAFETY: as above.
+                // SAFETY: as above; arrays are filled up to what is packed together, and so is what has been computed.
                 unsafe {
                     if rounds {
                         Self::clear(&group, filled);

@@ -60,13 +60,13 @@ where
     /// Clears what follows a group's rows and is packed with the last.
     ///
     /// # Safety
-    /// As [`open`](Self::open).
+    /// As [`open`](Self::open), and `to` is no more than a whole group.
     #[inline(always)]
     pub(super) unsafe fn clear(group: &Group<SLOTS>, to: usize) {
         if group.len == to {
             return;
         }
-        // SAFETY: there is memory for whole groups.
+        // SAFETY: what is rounded here is in `Scratch`, which has room for whole groups.
         let clear = |x: *mut f32| unsafe { x.add(group.len).write_bytes(0, to - group.len) };
         for slot in 0..SLOTS {
             if Self::rounds(slot) {
@@ -81,7 +81,7 @@ where
     /// The second loop: rounds what has been computed, and moves the parameter by it where that waits.
     ///
     /// # Safety
-    /// As [`open`](Self::open).
+    /// As [`open`](Self::open), of as many elements as are [`packed`](Self::packed) together, which all have a value.
     #[inline(always)]
     pub(super) unsafe fn round<S: Simd>(
         &self,
