@@ -3,7 +3,7 @@
 use crate::bits::steps;
 use crate::isas::{each_isa, scaled};
 use crate::run::{Run, adapts, config, rounded, set_if_there};
-use dadapt::{Algorithm, DType, Element, Error, Isa, Key, Movement, NonFinite};
+use dadapt::{Algorithm, DType, Element, Error, Isa, Key, Movement, NonFinite, State};
 
 const LEN: usize = 39;
 const STEPS: usize = 5;
