@@ -14,6 +14,26 @@ use crate::kernel::rounding::{Key, Noise};
 use pulp::Simd;
 use std::slice;
 
+/// Does something for the first numbers from 0 on, known when it is compiled: of `registers` that are packed together, and of
+/// `arrays`. A loop would be one for LLVM to unroll, which it leaves where that is long, and has registers in memory.
+macro_rules! unrolled {
+    (registers $count:expr, |$i:ident| $then:block) => {
+        unrolled!(@ $count, |$i| $then, 0, 1, 2, 3)
+    };
+    (arrays $count:expr, |$i:ident| $then:block) => {
+        unrolled!(@ $count, |$i| $then, 0, 1, 2, 3, 4, 5)
+    };
+    (@ $count:expr, |$i:ident| $then:block, $($number:literal),+) => { $(
+        if $number < $count {
+            let $i: usize = $number;
+            $then
+        }
+    )+ };
+}
+
+/// Of the arrays that `unrolled` knows.
+const _: () = assert!(MAX_SLOTS <= 6);
+
 impl<
     R,
     const COEFFS: usize,
@@ -113,8 +133,7 @@ where
         let mut rows = Rows::new(bits, key, arrays);
         for start in (0..len).step_by(packed) {
             rows.advance(start / ROW, arrays);
-            let places: [usize; 4] = std::array::from_fn(|i| start + i * Bits::<S>::LEN);
-            let places = &places[..Bits::<S>::PACKED];
+            let place = |i: usize| start + i * Bits::<S>::LEN;
             if Self::waits() {
                 for row in (start..start + packed).step_by(ROW) {
                     Self::ask_ahead(group, row, true);
@@ -124,27 +143,26 @@ where
             unsafe {
                 let mut state = [[lanes.splat(0.0); SLOTS]; 4];
                 let mut words = [[bits.splat(0); 4]; SLOTS];
-                for slot in 0..SLOTS {
+                unrolled!(arrays SLOTS, |slot| {
+                    let (format, kind) = (Self::format(slot), R::STATE[slot].kept);
                     let needed =
                         Self::waits() && Self::reads(slot) && R::STATE[slot].is_read(pass::MOVE);
-                    if !Self::rounds(slot) && !needed {
-                        continue;
-                    }
-                    let (format, kind) = (Self::format(slot), R::STATE[slot].kept);
-                    for (i, &at) in places.iter().enumerate() {
-                        let x = lanes.load(computed[slot].wrapping_add(at));
-                        state[i][slot] = x;
+                    unrolled!(registers Bits::<S>::PACKED, |i| {
+                        if Self::rounds(slot) || needed {
+                            state[i][slot] = lanes.load(computed[slot].wrapping_add(place(i)));
+                        }
                         if Self::rounds(slot) {
                             let how = (scales[slot], Rounding::Stochastic(rows.of(slot, i)));
-                            let (word, kept) = format.encode(bits, kind, x, how);
-                            (words[slot][i], state[i][slot]) = (word, kept);
+                            let kept = format.encode(bits, kind, state[i][slot], how);
+                            (words[slot][i], state[i][slot]) = kept;
                             if Self::by_roots() && format.unsigned {
-                                state[i][slot] = format.roots(bits, (word, kept), scales[slot]);
+                                state[i][slot] = format.roots(bits, kept, scales[slot]);
                             }
                         }
-                    }
-                }
-                for (i, &at) in places.iter().enumerate() {
+                    });
+                });
+                unrolled!(registers Bits::<S>::PACKED, |i| {
+                    let at = place(i);
                     if Self::waits() {
                         let x = lanes.load(p.wrapping_add(at));
                         let gradient = Self::gradient(lanes, bits, group, at);
@@ -161,15 +179,15 @@ where
                         let size = short::round_by(bits, x, (short_p, at), rounding);
                         *special = bits.max_of(*special, size);
                     }
-                }
+                });
                 // Last, while quotients are on their way.
-                for slot in 0..SLOTS {
+                unrolled!(arrays SLOTS, |slot| {
                     if Self::rounds(slot) {
                         let (format, kind) = (Self::format(slot), R::STATE[slot].kept);
                         let to = (codes[slot], start);
                         format.store_packed(bits, kind, to, &words[slot], scales[slot]);
                     }
-                }
+                });
             }
         }
         if Self::waits() && not_finite {
@@ -200,25 +218,26 @@ impl<S: Simd> Rows<S> {
     fn new(bits: Bits<S>, key: Key, arrays: usize) -> Self {
         let noise = Noise::new(bits, key);
         let mut rows = [[bits.splat(0); 4]; MAX_SLOTS + 2];
-        for row in 0..arrays - 1 {
-            for register in 0..Self::REGISTERS {
+        unrolled!(arrays arrays - 1, |row| {
+            unrolled!(registers Self::REGISTERS, |register| {
                 rows[row + Self::AT_ONCE][register] = noise.row(row, register);
-            }
-        }
+            });
+        });
         Rows { noise, rows }
     }
 
     /// On to those of so many arrays from a row on, which follow those before.
     #[inline(always)]
     fn advance(&mut self, first: usize, arrays: usize) {
-        for row in 0..arrays - 1 {
+        unrolled!(arrays arrays - 1, |row| {
             self.rows[row] = self.rows[row + Self::AT_ONCE];
-        }
-        for row in arrays - 1..arrays - 1 + Self::AT_ONCE {
-            for register in 0..Self::REGISTERS {
+        });
+        unrolled!(registers Self::AT_ONCE, |row| {
+            let row = row + arrays - 1;
+            unrolled!(registers Self::REGISTERS, |register| {
                 self.rows[row][register] = self.noise.row(first + row, register);
-            }
-        }
+            });
+        });
     }
 
     /// A register of an array.
