@@ -131,6 +131,8 @@ where
         let packed = Self::packed::<S>();
         let arrays = SLOTS + usize::from(Self::rounds_parameter());
         let mut rows = Rows::new(bits, key, arrays);
+        // Packed last, while quotients are on their way, where registers are wide, and so few.
+        let late = Bits::<S>::PACKED < 4;
         for start in (0..len).step_by(packed) {
             rows.advance(start / ROW, arrays);
             let place = |i: usize| start + i * Bits::<S>::LEN;
@@ -160,6 +162,10 @@ where
                             }
                         }
                     });
+                    if Self::rounds(slot) && !late {
+                        let to = (codes[slot], start);
+                        format.store_packed(bits, kind, to, &words[slot], scales[slot]);
+                    }
                 });
                 unrolled!(registers Bits::<S>::PACKED, |i| {
                     let at = place(i);
@@ -180,9 +186,8 @@ where
                         *special = bits.max_of(*special, size);
                     }
                 });
-                // Last, while quotients are on their way.
                 unrolled!(arrays SLOTS, |slot| {
-                    if Self::rounds(slot) {
+                    if Self::rounds(slot) && late {
                         let (format, kind) = (Self::format(slot), R::STATE[slot].kept);
                         let to = (codes[slot], start);
                         format.store_packed(bits, kind, to, &words[slot], scales[slot]);
@@ -201,9 +206,11 @@ where
     }
 }
 
-/// The rows of noise of what is rounded at once: as arrays have them one after the other, each is made once.
+/// The rows of noise of what is rounded at once. As arrays have them one after the other, each is made once, but
+/// where they would take more registers than there are.
 struct Rows<S: Simd> {
     noise: Noise<S>,
+    first: usize,
     /// Those of the first array and what follows.
     rows: [[S::u32s; 4]; MAX_SLOTS + 2],
 }
@@ -213,6 +220,8 @@ impl<S: Simd> Rows<S> {
     const AT_ONCE: usize = Bits::<S>::PACKED * Bits::<S>::LEN / ROW;
     /// Registers of a row.
     const REGISTERS: usize = ROW / Bits::<S>::LEN;
+    /// Whether rows stay in registers.
+    const KEPT: bool = Self::REGISTERS < 4;
 
     #[inline(always)]
     fn new(bits: Bits<S>, key: Key, arrays: usize) -> Self {
@@ -223,12 +232,13 @@ impl<S: Simd> Rows<S> {
                 rows[row + Self::AT_ONCE][register] = noise.row(row, register);
             });
         });
-        Rows { noise, rows }
+        Rows { noise, first: 0, rows }
     }
 
     /// On to those of so many arrays from a row on, which follow those before.
     #[inline(always)]
     fn advance(&mut self, first: usize, arrays: usize) {
+        self.first = first;
         unrolled!(arrays arrays - 1, |row| {
             self.rows[row] = self.rows[row + Self::AT_ONCE];
         });
@@ -243,6 +253,11 @@ impl<S: Simd> Rows<S> {
     /// A register of an array.
     #[inline(always)]
     fn of(&self, array: usize, register: usize) -> S::u32s {
-        self.rows[array + register / Self::REGISTERS][register % Self::REGISTERS]
+        let (row, register) = (array + register / Self::REGISTERS, register % Self::REGISTERS);
+        if Self::KEPT {
+            self.rows[row][register]
+        } else {
+            self.noise.row(self.first + row, register)
+        }
     }
 }
