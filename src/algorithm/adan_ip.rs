@@ -13,8 +13,7 @@
 //! dict `exp_avg_sq` and `exp_avg_diff` hold each other's tensor.
 
 use super::adan::{self, COEFFS, Moments, moments};
-use super::rule::Cell;
-use super::rule::bounded;
+use super::rule::{Cell, bounded};
 use super::{Decay, Estimate, Rule, Scalars, Slot, Totals, decay, pass};
 use crate::kernel::lanes::{LaneElement, Lanes};
 use crate::key::{Key, Options};
